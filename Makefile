@@ -1,0 +1,52 @@
+# Verbs: demo, test, check, fix, bases, clean. `make install` alone prepares .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+export OMP_NUM_THREADS ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.PHONY: install demo test test-fast check fix bases lock clean
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) tools/check_python.py
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+install: $(READY)
+
+demo: $(READY)  ## the whole job on this machine: render, train, score, label
+	tools/debian_packages.sh --optional libllvm19
+	$(BIN)/python pipelines/demo.py --out demo
+
+test: $(READY)  ## everything, on real services
+	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## unit and parity tests only
+	$(BIN)/python -m pytest tests/unit tests/parity
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bases: $(READY)  ## rebuild the packaged small models (hours; see e2eft/bases/README.md)
+	tools/build_bases.sh
+
+lock: $(READY)  ## pin what is installed
+	$(BIN)/python tools/lock.py > requirements.lock
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

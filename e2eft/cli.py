@@ -1,0 +1,219 @@
+"""The commands: parse a recipe and its flags, run one stage, say where its artifact is."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, get_args, get_type_hints
+
+import tyro
+from pydantic import ValidationError
+from tyro.constructors import (
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from e2eft import recipes
+from e2eft.config import (
+    Config,
+    EvaluateConfig,
+    LabelConfig,
+    PrepareConfig,
+    StageConfig,
+    TrainConfig,
+)
+
+USAGE_ERROR, STAGE_ERROR, INTERRUPTED = 2, 1, 130
+DESCRIPTIONS = {
+    "prepare": "Render or convert a dataset and shard it to object storage.",
+    "train": "Fine-tune a diffusion model end to end, on one machine or a cluster.",
+    "evaluate": "Score a model, or labels, against shards with ground truth.",
+    "label": "Label a folder of images with depth or normals.",
+}
+UNCHECKED = ConstructorRegistry()
+
+
+def parse(stage: str, argv: Sequence[str]) -> StageConfig:
+    """The configuration that `stage` and its arguments name.
+
+    Raises:
+        SystemExit: with code 2 and a message for an unknown recipe, flag or value.
+    """
+    parsed: Any = tyro.extras.overridable_config_cli(
+        recipes.STAGES[stage],
+        args=list(argv),
+        prog=f"{stage}.py",
+        description=DESCRIPTIONS[stage],
+        registry=UNCHECKED,
+    )
+    try:
+        return type(parsed).model_validate(parsed.model_dump())
+    except ValidationError as error:
+        for line in _validation_lines(type(parsed), error):
+            print(f"{stage}: {line}", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR) from None
+
+
+@UNCHECKED.struct_rule
+def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Lets tyro build configurations without their checks, which follow once all of it is there.
+
+    tyro would print what pydantic says within a frame, its lines broken anywhere.
+    """
+    if not (isinstance(info.type, type) and issubclass(info.type, Config)):
+        return None
+    hints = get_type_hints(info.type, include_extras=True)
+    fields = tuple(
+        StructFieldSpec(
+            name=name,
+            type=hints[name],
+            default=getattr(info.default, name, field.get_default()),
+            helptext=field.description,
+        )
+        for name, field in info.type.model_fields.items()
+    )
+    return StructConstructorSpec(instantiate=info.type.model_construct, fields=fields)
+
+
+def _validation_lines(kind: type[Config], error: ValidationError) -> list[str]:
+    lines: list[str] = []
+    for problem in error.errors():
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"] and "--" not in message:
+            message = f"{_flag(kind, problem['loc'])} {problem['input']}: {message}"
+        lines.append(message)
+    return lines
+
+
+def _flag(kind: Any, path: tuple[int | str, ...]) -> str:
+    """How the command line calls the field at `path` of a configuration."""
+    names: list[str] = []
+    for part in map(str, path):
+        if not isinstance(kind, type):
+            # What follows a union is the `kind` of one of its members.
+            kind = next((c for c in get_args(kind) if c.model_fields["kind"].default == part), None)
+            continue
+        annotation = get_type_hints(kind, include_extras=True)[part]
+        for setting in getattr(annotation, "__metadata__", ()):
+            if getattr(setting, "prefix_name", None) is False:
+                return f"--{setting.name}"
+        names.append(part.replace("_", "-"))
+        kind = get_type_hints(kind)[part]
+    return "--" + ".".join(names)
+
+
+def execute(config: StageConfig) -> Any:
+    """Runs the stage of a configuration; returns its artifact."""
+    if isinstance(config, PrepareConfig):
+        from e2eft import prepare
+
+        return prepare.run(config)
+    if isinstance(config, TrainConfig):
+        from e2eft.train import driver
+
+        return driver.run(config)
+    if isinstance(config, LabelConfig):
+        from e2eft import label
+
+        return label.run(config)
+    return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> Any:
+    """Scoring a model is labelling with it, then scoring the labels; then perhaps registering
+    it."""
+    from e2eft import evaluate
+
+    labels = list(config.labels)
+    if config.model is not None:
+        evaluate.claim_output(config)
+        labels = [_label_for_scoring(config, number) for number in range(len(config.data))]
+    scores = evaluate.run(config, labels)
+    if config.register_as:
+        _register(config, scores)
+    return scores
+
+
+def _label_for_scoring(config: EvaluateConfig, number: int) -> str:
+    """Labels the number-th --data with the model, below --out; returns the labels' URI."""
+    from e2eft import label
+    from e2eft.storage import join
+
+    assert config.model is not None
+    out = join(config.out, "labels", f"{number:02d}")
+    label.run(
+        LabelConfig(
+            model=config.model,
+            images=config.data[number],
+            out=out,
+            task=config.task,
+            sampling=config.sampling,
+            save_npy=True,
+            save_previews=False,
+            gallery_images=0,
+            batch_size=config.batch_size,
+            actors=config.actors,
+            overwrite=config.overwrite,
+            tracking=config.tracking.model_copy(update={"enabled": False}),
+        )
+    )
+    return out
+
+
+def _register(config: EvaluateConfig, scores: Any) -> None:
+    import tempfile
+    from pathlib import Path
+
+    from e2eft import evaluate
+    from e2eft.model.pretrained import export_source, find_model, read_source_card
+
+    assert config.model is not None
+    with tempfile.TemporaryDirectory(prefix="e2eft-register-") as scratch:
+        source = find_model(config.model, Path(scratch))
+        folder = export_source(source, Path(scratch, "model"))
+        outcome = evaluate.register(config, scores, folder, read_source_card(source).as_json())
+    print(f"models:/{config.register_as}: {outcome.reason}")
+
+
+def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:
+    """Parses and runs one stage; the exit code of its process."""
+    config = parse(stage, sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    started = time.monotonic()
+    try:
+        artifact = execute(config)
+    except KeyboardInterrupt:
+        print(
+            f"{stage}: interrupted; run the same command again to finish the rest", file=sys.stderr
+        )
+        return INTERRUPTED
+    except ValueError as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        return STAGE_ERROR
+    counts = ", ".join(
+        f"{value} {name.replace('_', ' ')}" for name, value in artifact.counts.items()
+    )
+    print(f"{stage}: {artifact.uri}  ({counts}; {time.monotonic() - started:.0f} s)")
+    return 0
+
+
+def main() -> int:
+    """The `e2eft` console script: `e2eft <stage> <recipe> [flags]`."""
+    stages = ", ".join(recipes.STAGES)
+    if len(sys.argv) < 2 or sys.argv[1] in {"-h", "--help"}:
+        print(f"usage: e2eft STAGE RECIPE [flags]\n\n{DESCRIPTION}")
+        for name, line in DESCRIPTIONS.items():
+            print(f"  {name:9} {line}")
+        print("\ne2eft STAGE --help lists the recipes, e2eft STAGE RECIPE --help their flags.")
+        return 0
+    if sys.argv[1] not in recipes.STAGES:
+        print(f"e2eft: unknown stage {sys.argv[1]!r}; stages are {stages}", file=sys.stderr)
+        return USAGE_ERROR
+    return run_stage(sys.argv[1], sys.argv[2:])
+
+
+DESCRIPTION = (
+    "Turns image diffusion models into depth and normal estimators, and labels images with them."
+)

@@ -1,0 +1,82 @@
+"""How a stage finds its Ray cluster, and whether the cluster can hold it."""
+
+import logging
+import os
+from typing import Any
+
+SHIPPED_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_DEFAULT_REGION",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_TOKEN",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "E2EFT_RENDER_VARIANT",
+    "DRJIT_LIBLLVM_PATH",
+)
+"""Environment of the driver that a local cluster's processes also get. On a real cluster these
+belong in
+the nodes' environment: secrets in a job's runtime environment are shown to everyone who can list
+jobs."""
+
+
+def connect() -> None:
+    """Joins the cluster of this job or RAY_ADDRESS, or starts a local one with every CPU of the
+    machine."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    # Without this a local cluster writes an authentication token into the user's home.
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    variables = {name: os.environ[name] for name in SHIPPED_VARIABLES if name in os.environ}
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
+    if not os.environ.get("RAY_ADDRESS"):
+        variables |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        options |= {"include_dashboard": False, "runtime_env": {"env_vars": variables}}
+        logical = max(4, os.cpu_count() or 1)
+        options["num_cpus"] = int(os.environ.get("E2EFT_LOCAL_CPUS", logical))
+    ray.init(**options)
+    quiet_ray_data()
+
+
+def quiet_ray_data() -> None:
+    """Stages print their own progress."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def count_gpus() -> int:
+    """GPUs of the whole cluster."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def require_room(workers: int, cpus: float, gpus: float) -> None:
+    """Raises ValueError if the cluster could never place these workers, however idle it is."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fits = 0
+    for resources in nodes:
+        by_cpu = resources.get("CPU", 0) // cpus if cpus else workers
+        by_gpu = resources.get("GPU", 0) // gpus if gpus else workers
+        fits += int(min(by_cpu, by_gpu))
+    if fits < workers:
+        needs = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+        raise ValueError(
+            f"--num-workers {workers} needs {needs} each, but the cluster's {len(nodes)} node(s) "
+            f"can hold {fits}; use --num-workers {max(1, fits)} or a larger cluster"
+        )

@@ -1,0 +1,202 @@
+"""The sampling plan: which frames a training step reads, as a pure function of a seed.
+
+The plan is a sequence of micro-batches, numbered over the whole run. Each comes from one dataset,
+drawn by weight; within a dataset frames are walked in seeded epochs. Optimizer step k consists of
+the micro-batches [k M, (k+1) M), M = global batch / micro-batch; rank r of W takes every W-th of
+them. So ranks never read the same frame, a resumed run continues at the exact sample, and another
+number of workers trains on the same global batches.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+
+from e2eft.data.batch import Batch
+from e2eft.data.sample import Sample
+from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
+
+CHOICE_STREAM, ORDER_STREAM, FLIP_STREAM, NOISE_STREAM = range(4)
+
+
+def stream(seed: int, *path: int) -> np.random.Generator:
+    """An independent random stream for each (seed, path)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *path])))
+
+
+@dataclass(frozen=True)
+class PlannedFrame:
+    """One frame of a micro-batch: dataset number, global row in it, whether it is mirrored, and a
+    seed of
+    its own for noise and timesteps."""
+
+    dataset: int
+    row: int
+    flip: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """The order of all samples of a run.
+
+    lengths: frames in each dataset. weights: share of micro-batches from each, any positive scale.
+    shuffle_window: frames shuffled together; row groups are visited in random order.
+    """
+
+    lengths: tuple[int, ...]
+    weights: tuple[float, ...]
+    seed: int
+    micro_batches: int
+    micro_size: int
+    flip_probability: float
+    shuffle_window: int
+
+    @cached_property
+    def _choices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Dataset of each micro-batch, and how many of that dataset came before it."""
+        shares = np.asarray(self.weights, np.float64) / sum(self.weights)
+        generator = stream(self.seed, CHOICE_STREAM)
+        datasets = generator.choice(len(shares), size=self.micro_batches, p=shares)
+        earlier = np.zeros(self.micro_batches, np.int64)
+        for dataset in range(len(shares)):
+            mine = datasets == dataset
+            earlier[mine] = np.arange(mine.sum())
+        return datasets, earlier
+
+    def epoch_order(self, dataset: int, epoch: int) -> np.ndarray:
+        """All rows of a dataset in the order of one epoch: int64 `[length]`."""
+        return _epoch_order(self.lengths[dataset], self.shuffle_window, self.seed, dataset, epoch)
+
+    def micro_batch(self, index: int) -> list[PlannedFrame]:
+        """The frames of micro-batch `index` of the run."""
+        datasets, earlier = self._choices
+        dataset = int(datasets[index])
+        length, first = self.lengths[dataset], int(earlier[index]) * self.micro_size
+        frames: list[PlannedFrame] = []
+        for number in range(first, first + self.micro_size):
+            epoch, position = divmod(number, length)
+            row = int(self.epoch_order(dataset, epoch)[position])
+            flip = stream(self.seed, FLIP_STREAM, dataset, number).random() < self.flip_probability
+            noise = int(stream(self.seed, NOISE_STREAM, dataset, number).integers(2**62))
+            frames.append(PlannedFrame(dataset, row, bool(flip), noise))
+        return frames
+
+    def of_rank(self, step: int, rank: int, world_size: int, accumulation: int) -> list[int]:
+        """Numbers of the micro-batches that a rank computes in an optimizer step."""
+        first = step * accumulation * world_size
+        return [first + i * world_size + rank for i in range(accumulation)]
+
+
+@lru_cache(maxsize=16)
+def _epoch_order(length: int, window: int, seed: int, dataset: int, epoch: int) -> np.ndarray:
+    generator = stream(seed, ORDER_STREAM, dataset, epoch)
+    groups = generator.permutation(-(-length // ROWS_PER_GROUP))
+    rows = (groups[:, None] * ROWS_PER_GROUP + np.arange(ROWS_PER_GROUP)).ravel()
+    rows = rows[rows < length]
+    for start in range(0, length, window):
+        rows[start : start + window] = generator.permutation(rows[start : start + window])
+    rows.setflags(write=False)
+    return rows
+
+
+def flip_sample(sample: Sample) -> Sample:
+    """The frame as a mirror shows it: x of normals and of the principal point change sign with
+    it."""
+    intrinsics = sample.intrinsics_px.copy()
+    intrinsics[0, 2] = sample.size[1] - intrinsics[0, 2]
+    return Sample(
+        key=sample.key,
+        source=sample.source,
+        scene=sample.scene,
+        rgb=sample.rgb[:, ::-1],
+        depth_m=sample.depth_m[:, ::-1],
+        normals_cam=sample.normals_cam[:, ::-1] * np.array([-1, 1, 1], np.float32),
+        intrinsics_px=intrinsics,
+    )
+
+
+def collate(samples: list[Sample], max_depth_m: float) -> Batch:
+    """Samples of one size as tensors; `valid` is where depth is known, finite and within range."""
+    sizes = {sample.size for sample in samples}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"frames of different sizes in one batch: {sorted(sizes)}; "
+            "give each size its own --data"
+        )
+    rgb = torch.from_numpy(np.stack([sample.rgb for sample in samples])).permute(0, 3, 1, 2)
+    depth = torch.from_numpy(np.stack([sample.depth_m for sample in samples]))
+    normals = torch.from_numpy(np.stack([sample.normals_cam for sample in samples]))
+    return Batch(
+        rgb=rgb.float() / 127.5 - 1,
+        depth_m=depth,
+        normals_cam=normals.permute(0, 3, 1, 2).contiguous(),
+        valid=torch.isfinite(depth) & (depth <= max_depth_m),
+        keys=[sample.key for sample in samples],
+        intrinsics_px=torch.from_numpy(np.stack([s.intrinsics_px for s in samples])).float(),
+    )
+
+
+class FrameReader:
+    """Decodes rows of several shards; encoded row groups are kept for the rows still to come."""
+
+    def __init__(self, shards: list[ShardIndex], cached_groups: int = 512) -> None:
+        self.shards, self.cached_groups = shards, cached_groups
+        self._groups: OrderedDict[tuple[int, int, int], list[dict[str, object]]] = OrderedDict()
+
+    def read(self, dataset: int, row: int) -> Sample:
+        """One frame, decoded."""
+        part, group, offset = self.shards[dataset].locate(row)
+        key = (dataset, part, group)
+        rows = self._groups.get(key)
+        if rows is None:
+            rows = self.shards[dataset].read_group(part, group)
+            self._groups[key] = rows
+            while len(self._groups) > self.cached_groups:
+                self._groups.popitem(last=False)
+        return decode_row(rows[offset])
+
+    def frame(self, planned: PlannedFrame) -> Sample:
+        """A planned frame, mirrored if the plan says so."""
+        sample = self.read(planned.dataset, planned.row)
+        return flip_sample(sample) if planned.flip else sample
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A micro-batch and the seeds of its frames."""
+
+    batch: Batch
+    seeds: list[int]
+
+
+def iterate_batches(
+    plan: SamplingPlan,
+    reader: FrameReader,
+    indices: Iterator[int],
+    max_depth_m: float,
+    threads: int = 2,
+    ahead: int = 4,
+) -> Iterator[TrainingBatch]:
+    """The micro-batches of `indices` in order, decoded `ahead` of their use."""
+
+    def load(index: int) -> TrainingBatch:
+        frames = plan.micro_batch(index)
+        samples = [reader.frame(frame) for frame in frames]
+        return TrainingBatch(collate(samples, max_depth_m), [frame.seed for frame in frames])
+
+    waiting: list[Future[TrainingBatch]] = []
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        for index in indices:
+            waiting.append(pool.submit(load, index))
+            if len(waiting) > ahead:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

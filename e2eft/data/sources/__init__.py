@@ -1,0 +1,1 @@
+"""One module a dataset: list its frames, decode one frame into a Sample."""

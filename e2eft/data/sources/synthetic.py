@@ -1,0 +1,68 @@
+"""Rendered scenes: every frame is a pure function of the source's configuration and its number."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from e2eft.config import SyntheticSource
+from e2eft.data.sample import MAX_DEPTH_M, MIN_DEPTH_M, Sample
+from e2eft.scenes import SceneRenderer, make_scene, renderer_provenance, sample_camera
+
+
+class SyntheticFrames:
+    """The frames of a synthetic dataset, scene by scene."""
+
+    def __init__(self, config: SyntheticSource) -> None:
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        """What `Sample.source` says."""
+        return f"synthetic-{self.config.family}"
+
+    def __len__(self) -> int:
+        return self.config.num_scenes * self.config.frames_per_scene
+
+    def key(self, number: int) -> str:
+        """The key of frame `number`; unique over seeds, so that datasets can be mixed."""
+        scene, frame = divmod(number, self.config.frames_per_scene)
+        return f"{self.name}/seed-{self.config.seed:04d}/scene-{scene:05d}/frame-{frame:03d}"
+
+    def decode(self, numbers: range) -> Iterator[Sample]:
+        """Renders frames in order; a scene is built once for its consecutive frames."""
+        config = self.config
+        built, renderer, scene = -1, None, None
+        for number in numbers:
+            index, frame = divmod(number, config.frames_per_scene)
+            if renderer is None or index != built:
+                scene = make_scene(config.family, config.seed, index)
+                built, renderer = index, SceneRenderer(scene)
+            assert scene is not None
+            rendered = renderer.render(
+                sample_camera(scene, config.seed, frame),
+                config.height,
+                config.width,
+                samples_per_pixel=config.samples_per_pixel,
+                seed=number,
+            )
+            key = self.key(number)
+            yield Sample(
+                key=key,
+                source=self.name,
+                scene=key.rsplit("/", 1)[0],
+                rgb=rendered.rgb,
+                depth_m=_storable(rendered.depth_m),
+                normals_cam=rendered.normals_cam,
+                intrinsics_px=rendered.intrinsics_px,
+            )
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions that the bytes depend on besides the configuration."""
+        return renderer_provenance()
+
+
+def _storable(depth_m: np.ndarray) -> np.ndarray:
+    """The ground beyond 655 m is as good as sky."""
+    far = np.where(depth_m > MAX_DEPTH_M, np.float32(np.inf), depth_m)
+    return np.where(far < MIN_DEPTH_M, np.float32(np.nan), far)

@@ -1,0 +1,123 @@
+"""The Ray Data graph of the evaluation: chunks of frames out, rows of plain numbers back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from e2eft.artifacts import ArtifactError
+from e2eft.cluster import connect
+from e2eft.data.shards import ShardIndex, decode_row
+from e2eft.evaluate.chunks import (
+    Job,
+    Pair,
+    collect_evidence,
+    plan_chunks,
+    read_prediction,
+    score_chunk,
+)
+from e2eft.evaluate.protocols import ScoringProtocol
+
+EVIDENCE_VECTORS = 100_000
+"""About as many true pixels take part in the fit of the constants."""
+PROGRESS_EVERY_S = 10.0
+
+
+def score_rows(protocol: ScoringProtocol, pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
+    """The table's rows of every frame, in the order of the datasets and of their rows."""
+    job = Job(protocol, pairs)
+    keys = [_keys_of(pair.shards) for pair in pairs]
+    for pair, names in zip(pairs, keys, strict=True):
+        if len(set(names)) < len(names):
+            raise ArtifactError(f"{pair.dataset} has frames of equal keys; prepare it again")
+    chunks = plan_chunks(job, keys)
+    if protocol.fits_constant:
+        job = replace(job, constants=_fit_constants(job, chunks, sum(map(len, keys))))
+    return _map_chunks(score_chunk, chunks, job, "scored")
+
+
+def _keys_of(shards: ShardIndex) -> list[str]:
+    filesystem, base = shards.artifact.store.filesystem()
+    keys: list[str] = []
+    for path in shards.part_paths:
+        with filesystem.open_input_file(f"{base}/{path}") as file:
+            keys += pq.read_table(file, columns=["key"])["key"].to_pylist()
+    return keys
+
+
+def _fit_constants(job: Job, chunks: list[dict[str, str]], frames: int) -> dict[str, list[float]]:
+    """The protocol's constant of each domain; every image weighs the same."""
+    pixels = int(np.clip(EVIDENCE_VECTORS // frames, 4, 512))
+    found = _map_chunks(collect_evidence, chunks, replace(job, evidence_pixels=pixels), "surveyed")
+    evidence: dict[str, list[np.ndarray]] = defaultdict(list)
+    for row in found:
+        vectors = np.frombuffer(row["evidence"], np.float32).reshape(-1, 3)
+        evidence[row["domain"]].append(vectors)
+    return {domain: job.protocol.constant(seen) for domain, seen in sorted(evidence.items())}
+
+
+def _map_chunks(
+    function: Callable[..., list[dict[str, Any]]],
+    chunks: list[dict[str, str]],
+    job: Job,
+    done: str,
+) -> list[dict[str, Any]]:
+    """The rows that `function` makes of all chunks, in the frames' order."""
+    total = sum(len(pair.shards) for pair in job.pairs)
+    rows: list[dict[str, Any]] = []
+    started = reported = time.monotonic()
+    for row in _rows_as_they_come(function, chunks, job):
+        rows.append(row)
+        now = time.monotonic()
+        if now - reported > PROGRESS_EVERY_S:
+            reported = now
+            print(
+                f"{len(rows)}/{total} frames {done}  {len(rows) / (now - started):.1f}/s",
+                flush=True,
+            )
+    assert len(rows) == total, f"{len(rows)} of {total} frames came back"
+    return sorted(rows, key=lambda row: (row["pair"], row["row"]))
+
+
+def _rows_as_they_come(
+    function: Callable[..., list[dict[str, Any]]], chunks: list[dict[str, str]], job: Job
+) -> Iterator[dict[str, Any]]:
+    """The Ray Data job: one task a chunk, in whatever order they end."""
+    import ray.data
+
+    connect()
+    at_once = ray.data.TaskPoolStrategy(size=_tasks_at_once(len(chunks)))
+    dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
+        function, fn_args=(job,), num_cpus=1, compute=at_once
+    )
+    yield from dataset.iter_rows()
+
+
+def _tasks_at_once(chunks: int) -> int:
+    import ray
+
+    cpus = ray.cluster_resources().get("CPU", 1)
+    if not os.environ.get("RAY_ADDRESS"):
+        # A local cluster declares more CPUs than there are, for stages that wait for each other.
+        cpus = min(cpus, os.cpu_count() or 1)
+    return max(1, min(chunks, int(cpus)))
+
+
+def draw_panel(
+    protocol: ScoringProtocol, pair: Pair, labels: dict[str, dict[str, Any]], row: dict[str, Any]
+) -> Image.Image:
+    """The picture of one scored row: image, truth, prediction, error."""
+    part, group, offset = pair.shards.locate(row["row"])
+    sample = decode_row(pair.shards.read_group(part, group)[offset])
+    prediction = read_prediction(pair.labels, labels[row["key"]], protocol.scored(sample))
+    metric = protocol.metrics[protocol.headline]
+    score = f"{protocol.headline} {row[protocol.headline]:.3g}{metric.unit}"
+    return protocol.panel(prediction, sample, f"{sample.key}   {sample.source}   {score}")

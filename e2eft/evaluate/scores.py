@@ -1,0 +1,177 @@
+"""The scores of an artifact: one row an image, means with intervals, and paired comparisons."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from e2eft.artifacts import Artifact, load_artifact
+from e2eft.evaluate.protocols import ScoringProtocol
+from e2eft.geometry.bootstrap import mean_interval
+
+KIND = "scores"
+TABLE = "scores/per_image.parquet"
+SUMMARY = "scores.json"
+SCORED, NOT_APPLICABLE = "scored", "nothing_to_score"
+"""Status of an image with scores, and of one whose truth has no pixel in the protocol's range."""
+CONSTANT = "constant_"
+"""Prefix of the columns that hold the constant's scores."""
+LISTED_PROBLEMS = 1000
+TEXT_COLUMNS = ("dataset", "key", "scene", "domain", "protocol", "status", "detail")
+
+
+def empty_row(protocol: ScoringProtocol) -> dict[str, Any]:
+    """A row of the table before anything is known; NaN stands for no score."""
+    row: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "")
+    row |= {"protocol": protocol.terms, "pixels": 0}
+    row |= dict.fromkeys(protocol.metrics, float("nan"))
+    return row | {f"{CONSTANT}{name}": float("nan") for name in protocol.metrics}
+
+
+def encode_table(rows: list[dict[str, Any]], protocol: ScoringProtocol) -> bytes:
+    """Rows as Parquet, in the order given; a score that is not there is null."""
+    numbers = [*protocol.metrics, *(f"{CONSTANT}{name}" for name in protocol.metrics)]
+    columns: dict[str, pa.Array] = {
+        name: pa.array([row[name] for row in rows], pa.string()) for name in TEXT_COLUMNS
+    }
+    columns["pixels"] = pa.array([row["pixels"] for row in rows], pa.int64())
+    for name in numbers:
+        column = np.array([row[name] for row in rows], np.float64)
+        columns[name] = pa.array(column, pa.float64(), mask=np.isnan(column))
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def summarize(
+    rows: list[dict[str, Any]], protocol: ScoringProtocol, resamples: int
+) -> dict[str, Any]:
+    """Means of every domain and of all images, with intervals, beside the constant's on the same.
+
+    `complete` is False if any image lacks a score for a reason that lies with its prediction.
+    """
+    domains = sorted({row["domain"] for row in rows})
+    groups = {name: [row for row in rows if row["domain"] == name] for name in domains}
+    problems = [row for row in rows if row["status"] not in (SCORED, NOT_APPLICABLE)]
+    listed = ("dataset", "key", "status", "detail")
+    return {
+        "protocol": protocol.terms,
+        "headline": protocol.headline,
+        "complete": not problems,
+        "overall": _summarize_group(rows, protocol, resamples),
+        "domains": {
+            name: _summarize_group(group, protocol, resamples) for name, group in groups.items()
+        },
+        "problems": [{name: row[name] for name in listed} for row in problems[:LISTED_PROBLEMS]],
+    }
+
+
+def _summarize_group(
+    rows: list[dict[str, Any]], protocol: ScoringProtocol, resamples: int
+) -> dict[str, Any]:
+    scored = [row for row in rows if row["status"] == SCORED]
+    counts = Counter(row["status"] for row in rows if row["status"] != SCORED)
+    metrics: dict[str, dict[str, float]] = {}
+    if scored:
+        values = np.array([[row[name] for name in protocol.metrics] for row in scored])
+        constants = [[row[f"{CONSTANT}{name}"] for name in protocol.metrics] for row in scored]
+        spreads = (*mean_interval(values, resamples), np.mean(constants, axis=0))
+        for name, numbers in zip(protocol.metrics, zip(*spreads, strict=True), strict=True):
+            words = ("mean", "low", "high", "constant")
+            metrics[name] = dict(zip(words, map(float, numbers), strict=True))
+    return {
+        "images": len(rows),
+        "scored": len(scored),
+        "not_scored": dict(sorted(counts.items())),
+        "metrics": metrics,
+    }
+
+
+def data_digest(digests: list[str]) -> str:
+    """One digest for a set of shards, whatever the order they were given in."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The number by which a model is judged, and the terms under which it was found."""
+
+    metric_name: str
+    value: float
+    lower_is_better: bool
+    protocol: str
+    data_digest: str
+    complete: bool
+
+
+def headline(scores: Artifact) -> Headline:
+    """The headline of a scores artifact."""
+    return Headline(**scores.details["headline"])
+
+
+def read_table(scores: str | Artifact) -> tuple[Artifact, pa.Table]:
+    """A scores artifact (or its URI, or its table's URI) and its rows.
+
+    Raises:
+        ArtifactError: if there is no scores artifact.
+    """
+    if isinstance(scores, str):
+        scores = load_artifact(scores.removesuffix(f"/{TABLE}"), KIND)
+    return scores, pq.read_table(io.BytesIO(scores.store.read(TABLE)))
+
+
+def paired_difference(
+    a: str | Artifact, b: str | Artifact, metric: str, *, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of a - b over the same images, with its 95 % interval from a paired bootstrap.
+
+    The interval is of the difference: it is narrower than either score's own, because hard images
+    are hard for both. An interval without 0 says that the two differ, on images like these.
+
+    Returns:
+        (mean, low, high), in the metric's unit.
+
+    Raises:
+        ValueError: for scores of different protocols or of different images, or an unknown metric.
+    """
+    (first, rows_a), (second, rows_b) = read_table(a), read_table(b)
+    terms_a, terms_b = (scores.details["protocol"] for scores in (first, second))
+    if terms_a != terms_b:
+        raise ValueError(
+            f"{first.uri} was scored with {terms_a}, {second.uri} with {terms_b}: scores of "
+            "different protocols are not comparable"
+        )
+    if metric not in first.details["metrics"]:
+        known = ", ".join(first.details["metrics"])
+        raise ValueError(f"no metric {metric!r} in {first.uri}; it has {known}")
+    values_a, values_b = _values_of(first, rows_a, metric), _values_of(second, rows_b, metric)
+    if values_a.keys() != values_b.keys():
+        only_a, only_b = values_a.keys() - values_b.keys(), values_b.keys() - values_a.keys()
+        raise ValueError(
+            f"the scores are of different images: {_some(only_a)} only in {first.uri}, "
+            f"{_some(only_b)} only in {second.uri}"
+        )
+    pairs = np.array([values_a[image] - values_b[image] for image in sorted(values_a)])
+    mean, low, high = mean_interval(pairs[:, None], resamples, seed)
+    return float(mean[0]), float(low[0]), float(high[0])
+
+
+def _values_of(scores: Artifact, rows: pa.Table, metric: str) -> dict[tuple[str, str], float]:
+    """The metric of every scored image, by its dataset's digest (not its place) and its key."""
+    digests = {parent.uri: parent.digest for parent in scores.parents if parent.role == "data"}
+    columns = (rows.column(name).to_pylist() for name in ("dataset", "key", metric))
+    values = zip(*columns, strict=True)
+    return {(digests[uri], key): value for uri, key, value in values if value is not None}
+
+
+def _some(images: set[tuple[str, str]]) -> str:
+    keys = sorted(key for _, key in images)
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return f"{', '.join(keys[:3])}{more}" if keys else "none"

@@ -1,0 +1,135 @@
+"""Surface normals: axes, flips, normals of a depth map, angular errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32
+from torch import Tensor
+
+from e2eft.geometry.camera import Intrinsics, unproject
+from e2eft.geometry.masked import masked_mean, masked_quantiles
+
+Axes = Literal["opencv", "right-up-viewer", "left-up-viewer"]
+"""Camera axes in which normals are written, named by where x, y and z point.
+
+``opencv``: right, down, forward; this project's. ``right-up-viewer``: Hypersim's camera axes and
+those of Marigold v1-1 and diffusers' MarigoldNormalsPipeline. ``left-up-viewer``: "LUB", those of
+arXiv 2409.11355's models and of DSINE.
+"""
+
+PCT_THRESHOLDS_DEG = {
+    "pct_5": 5.0,
+    "pct_7_5": 7.5,
+    "pct_11_25": 11.25,
+    "pct_22_5": 22.5,
+    "pct_30": 30.0,
+}
+
+_SIGNS_TO_OPENCV: dict[Axes, tuple[int, int, int]] = {
+    "opencv": (1, 1, 1),
+    "right-up-viewer": (1, -1, -1),
+    "left-up-viewer": (-1, -1, -1),
+}
+
+
+@overload
+def convert_axes(
+    normals: Float[np.ndarray, "h w 3"], source: Axes, target: Axes
+) -> Float[np.ndarray, "h w 3"]: ...
+@overload
+def convert_axes(
+    normals: Float[Tensor, "n 3 h w"], source: Axes, target: Axes
+) -> Float[Tensor, "n 3 h w"]: ...
+def convert_axes(
+    normals: Float[np.ndarray, "h w 3"] | Float[Tensor, "n 3 h w"], source: Axes, target: Axes
+) -> Float[np.ndarray, "h w 3"] | Float[Tensor, "n 3 h w"]:
+    """The same vectors written in other axes. NaN stays NaN."""
+    signs = np.multiply(_SIGNS_TO_OPENCV[source], _SIGNS_TO_OPENCV[target])
+    if isinstance(normals, Tensor):
+        # Not a product with a new tensor, whose copy to the device would stall it.
+        flipped = [
+            channel * int(sign) for channel, sign in zip(normals.unbind(1), signs, strict=True)
+        ]
+        return torch.stack(flipped, dim=1)
+    return normals * signs.astype(normals.dtype)
+
+
+def hflip_normals(normals_cam: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    """The mirrored image's normals, in any of `Axes`: columns reversed and x negated."""
+    return normals_cam[:, ::-1] * np.array([-1, 1, 1], normals_cam.dtype)
+
+
+def normals_from_depth(
+    depth_m: Float[np.ndarray, "h w"], intrinsics_px: Intrinsics
+) -> Float32[np.ndarray, "h w 3"]:
+    """Normals of the surface through the pixels' points, facing the camera.
+
+    Exact on planes. Central differences, one-sided at the image's border; they bridge depth edges,
+    where the result means nothing. NaN at and beside pixels whose depth is unknown or sky.
+
+    Raises:
+        ValueError: if the image has fewer than two rows or columns.
+    """
+    points_m = unproject(depth_m, intrinsics_px)
+    down_m, right_m = np.gradient(points_m, axis=(0, 1))
+    outward = np.cross(down_m, right_m)  # y cross x = -z: towards the camera
+    length = np.linalg.norm(outward, axis=-1)
+    # A central difference does not read its own pixel, whose depth may be unknown.
+    known = np.isfinite(depth_m) & (length > 0)
+    return (outward / np.where(known, length, np.nan)[..., None]).astype(np.float32)
+
+
+def normalize(vectors: Float[Tensor, "n 3 h w"], eps: float = 0.0) -> Float[Tensor, "n 3 h w"]:
+    """``x / (|x| + eps)``: unit vectors.
+
+    A zero vector becomes NaN with `eps` = 0; otherwise it stays 0 and has a finite gradient.
+    """
+    return vectors / (_lengths(vectors)[:, None] + eps)
+
+
+def angular_error(
+    prediction: Float[Tensor, "n 3 h w"], target: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n h w"]:
+    """Angle between unit vectors, radians in [0, pi], with a finite gradient everywhere.
+
+    ``atan2(|a x b|, a . b)``: exact where arccos has lost half its digits and has an infinite
+    slope, at 0 and pi. A pair with ``|a| |b| < 1/2`` is no pair of unit vectors: it has no angle
+    worth the name and gets ``pi/2 - a . b``, arccos's own tangent at a zero vector, so that the
+    gradient stays bounded.
+    """
+    cosine = (prediction * target).sum(1)
+    sine = _lengths(torch.cross(prediction, target, dim=1))
+    short = cosine.square() + sine.square() < 0.25
+    angle_rad = torch.atan2(sine.where(~short, 0), cosine.where(~short, 1))
+    return angle_rad.where(~short, math.pi / 2 - cosine)
+
+
+def angular_summary(
+    error_rad: Float[Tensor, "n h w"], valid: Bool[Tensor, "n h w"]
+) -> dict[str, Float[Tensor, " n"]]:
+    """Scores of each image over its valid pixels; NaN where there are none.
+
+    ``mean_deg``, ``median_deg``, ``rmse_deg``, and the percentages of pixels strictly below the
+    angles in `PCT_THRESHOLDS_DEG`.
+    """
+    error_deg = error_rad.rad2deg()
+    summary = {
+        "mean_deg": masked_mean(error_deg, valid),
+        "median_deg": masked_quantiles(error_deg, valid, (0.5,))[:, 0],
+        "rmse_deg": masked_mean(error_deg.square(), valid).sqrt(),
+    }
+    for name, threshold_deg in PCT_THRESHOLDS_DEG.items():
+        within = (error_deg < threshold_deg).to(error_deg.dtype)
+        summary[name] = masked_mean(within, valid) * 100
+    return summary
+
+
+def _lengths(vectors: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n h w"]:
+    """Euclidean norms; the gradient at 0 is 0, not NaN."""
+    squared = vectors.square().sum(1)
+    zero = squared == 0
+    return squared.masked_fill(zero, 1).sqrt().masked_fill(zero, 0)

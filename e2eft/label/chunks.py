@@ -1,0 +1,221 @@
+"""The two CPU halves of labelling: from the plan to images that a model can take, and from its
+predictions to files and index rows. They import no torch, so their processes start fast.
+
+What travels between them is a chunk: items whose images are of one size, at most a batch of them.
+"""
+
+import pickle
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from e2eft import __version__
+from e2eft.artifacts import sha256
+from e2eft.data.corpus import content_seed, read_image
+from e2eft.data.labels import (
+    DEGRADED,
+    OK,
+    REJECTED,
+    blank_row,
+    encode_depth_png,
+    encode_normals_png,
+    encode_npy,
+    encode_preview,
+)
+from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+from e2eft.data.sources.images import MIN_SIDE_PX, ImageError, decode_image
+from e2eft.storage import Store, open_store
+
+READERS, WRITERS = 8, 4
+HELD_BYTES = 256 * 2**20
+"""Decoded pixels that one task collects before it sends an incomplete batch on."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process of a labelling job must know. `longest_px` None: each image's own size."""
+
+    images_uri: str
+    out_uri: str
+    task: str
+    target: str
+    model: str
+    longest_px: int | None
+    max_pixels: int
+    batch_size: int
+    seed: int
+    save_npy: bool
+    save_previews: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image on its way.
+
+    row: its index row, filled as far as known.
+    name: stem of its files.
+    seed: names its initial noise.
+    array: uint8 `[h w 3]` before the model, the prediction (float32) after it; None if rejected.
+    """
+
+    row: dict[str, Any]
+    name: str
+    seed: int = 0
+    array: np.ndarray | None = None
+
+    def predicted(self, prediction: np.ndarray, seconds: float) -> "Item":
+        """The same image with what the model made of it in `seconds`."""
+        if not np.isfinite(prediction).all():
+            share = 1 - float(np.isfinite(prediction).mean())
+            return self.rejected("model_nan", f"{share:.2%} of the prediction is not finite")
+        row = self.row | {"seconds": self.row["seconds"] + seconds}
+        return replace(self, row=row, array=prediction)
+
+    def rejected(self, reason: str, detail: str) -> "Item":
+        """The same image without a label."""
+        row = self.row | {"status": REJECTED, "reason": reason, "detail": detail[:500]}
+        return replace(self, row=row, array=None)
+
+
+def to_table(chunks: list[list[Item]]) -> pa.Table:
+    """Chunks as rows of a table, for processes of the same job only."""
+    packed = [pickle.dumps(items, protocol=5) for items in chunks]
+    return pa.table({"chunk": pa.array(packed, pa.large_binary())})
+
+
+def from_table(table: pa.Table) -> list[list[Item]]:
+    """The inverse of `to_table`."""
+    return [pickle.loads(packed) for packed in table["chunk"].to_pylist()]
+
+
+def decode_part(planned: list[dict[str, Any]], work: Work) -> Iterator[list[Item]]:
+    """The images of a part, in chunks of equal size; those that are refused come last.
+
+    Which images share a chunk follows from the plan and the images alone.
+    """
+    waiting: dict[tuple[int, ...], list[Item]] = {}
+    refused: list[Item] = []
+    held = 0
+    for row, content in _read_ahead(open_store(work.images_uri), planned):
+        item = _prepare(row, content, work)
+        if item.array is None:
+            refused.append(item)
+            continue
+        shape, size = item.array.shape, item.array.nbytes
+        held += size
+        waiting.setdefault(shape, []).append(item)
+        if len(waiting[shape]) == work.batch_size:
+            held -= size * work.batch_size
+            yield waiting.pop(shape)
+        elif held > HELD_BYTES:
+            yield from waiting.values()
+            waiting, held = {}, 0
+    yield from waiting.values()
+    if refused:
+        yield refused
+
+
+def _read_ahead(
+    store: Store, planned: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], bytes | ImageError]]:
+    def read(row: dict[str, Any]) -> bytes | ImageError:
+        try:
+            return read_image(store, row)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(READERS) as pool:
+        coming: deque[tuple[dict[str, Any], Future[bytes | ImageError]]] = deque()
+        for row in planned:
+            coming.append((row, pool.submit(read, row)))
+            if len(coming) == READERS:
+                first, content = coming.popleft()
+                yield first, content.result()
+        for row, content in coming:
+            yield row, content.result()
+
+
+def _prepare(planned: dict[str, Any], content: bytes | ImageError, work: Work) -> Item:
+    started = time.perf_counter()
+    item = Item(blank_row(planned), planned["name"])
+    try:
+        if isinstance(content, ImageError):
+            raise content
+        item.row["source_sha256"] = sha256(content)
+        image = decode_image(content, work.max_pixels)
+        height, width = image.rgb.shape[:2]
+        size = fitted_size(height, width, work.longest_px)
+        item.row.update(width=width, height=height, mode=image.mode)
+        item.row.update(exif_orientation=image.exif_orientation)
+        if min(size) < MIN_SIDE_PX:
+            raise ImageError(
+                "aspect_extreme", f"{width} x {height} pixels become {size[1]} x {size[0]}"
+            )
+        pixels = resize_rgb(image.rgb, size)
+    except ImageError as error:
+        return item.rejected(error.reason, error.detail)
+    item.row.update(
+        status=DEGRADED if image.degraded else OK,
+        reason="+".join(image.degraded),
+        processing_height=size[0],
+        processing_width=size[1],
+        seconds=time.perf_counter() - started,
+    )
+    return replace(item, seed=content_seed(content, work.seed), array=pixels)
+
+
+def write_chunk(items: list[Item], work: Work) -> list[dict[str, Any]]:
+    """Restores each prediction to its image's size and writes its files; the final index rows."""
+    store = open_store(work.out_uri)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(lambda item: _write(store, item, work), items))
+
+
+def _write(store: Store, item: Item, work: Work) -> dict[str, Any]:
+    if item.array is None:
+        return item.row
+    started = time.perf_counter()
+    size = item.row["height"], item.row["width"]
+    row = item.row | {"label_height": size[0], "label_width": size[1]}
+    text = _text(row, work)
+    if work.task == "depth":
+        label = resize_depth(item.array, size)
+        row["depth_path"], png = f"depth/{item.name}.png", encode_depth_png(label, text)
+        row["npy_path"] = f"npy/{item.name}.npy" if work.save_npy else ""
+        if work.save_previews:
+            row["preview_path"] = f"preview/{item.name}.jpg"
+            store.write(row["preview_path"], encode_preview(label))
+    else:
+        label = resize_normals(item.array, size)
+        row["normals_path"], png = f"normals/{item.name}.png", encode_normals_png(label, text)
+        row["npy_path"] = f"npy/{item.name}.normals.npy"
+    if row["npy_path"]:
+        npy = encode_npy(label)
+        store.write(row["npy_path"], npy)
+        row["npy_sha256"] = sha256(npy)
+    store.write(row["depth_path"] or row["normals_path"], png)
+    row["label_sha256"] = sha256(png)
+    row["seconds"] += time.perf_counter() - started
+    return row
+
+
+def _text(row: dict[str, Any], work: Work) -> dict[str, str]:
+    """What a label file says of itself beyond its conventions."""
+    return {
+        "key": row["key"],
+        "task": work.task,
+        "target": work.target,
+        "model": work.model,
+        "frame": "upright",
+        "exif_orientation": str(row["exif_orientation"]),
+        "source_sha256": row["source_sha256"],
+        "source_size": f"{row['width']}x{row['height']}",
+        "processing_size": f"{row['processing_width']}x{row['processing_height']}",
+        "Software": f"e2eft {__version__}",
+    }

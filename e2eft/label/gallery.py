@@ -1,0 +1,102 @@
+"""The gallery of a labels artifact: some of its labels on their images, and all that went wrong."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow.compute import field
+
+from e2eft.data.corpus import Corpus, read_image
+from e2eft.data.labels import OK, REJECTED, read_label
+from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+from e2eft.data.sources.images import DEGRADATIONS, ImageError, decode_image
+from e2eft.storage import Store, open_store
+from e2eft.views.gallery import GalleryCard, GalleryLedger, GalleryRejection, write_gallery
+
+SIDE_PX = 512
+REJECTIONS_PER_REASON = 200
+
+
+def render_gallery(
+    corpus: Corpus,
+    index: pa.Table,
+    labels: Store,
+    provenance: Mapping[str, str],
+    *,
+    images: int,
+    max_pixels: int,
+) -> str:
+    """One HTML page: `images` labels spread over the corpus, and the rejections by reason.
+
+    Args:
+        index: INDEX_SCHEMA, every image once, by index.
+        labels: the store in which the index's paths lie.
+        provenance: shown as a table.
+    """
+    kept = index.filter(field("status") != REJECTED)
+    chosen = np.unique(np.linspace(0, max(len(kept) - 1, 0), images).round().astype(int))
+    rows = kept.take(pa.array(chosen)).to_pylist() if len(kept) else []
+    cards = [_card(corpus, row, labels, max_pixels) for row in rows]
+    return write_gallery(
+        f"Labels of {corpus.uri}",
+        provenance,
+        [card for card in cards if card is not None],
+        _rejections(index),
+        ledger=_ledger(index),
+        max_side_px=SIDE_PX,
+    )
+
+
+def _card(
+    corpus: Corpus, row: dict[str, Any], labels: Store, max_pixels: int
+) -> GalleryCard | None:
+    (planned,) = corpus.plan.slice(row["index"], 1).to_pylist()
+    try:
+        rgb = decode_image(read_image(open_store(corpus.uri), planned), max_pixels).rgb
+    except ImageError:  # Labelled before it went away.
+        return None
+    height, width = rgb.shape[:2]
+    size = fitted_size(height, width, min(SIDE_PX, max(height, width)))
+    label = read_label(labels, row)
+    note = "; ".join(DEGRADATIONS[name] for name in row["reason"].split("+") if name)
+    facts = {"megapixels": row["width"] * row["height"] / 1e6, "seconds": row["seconds"]}
+    image = resize_rgb(rgb, size)
+    if row["depth_path"]:
+        near, far = np.quantile(label, (0.02, 0.98))
+        scores = {"depth range": float(far - near), **facts}
+        return GalleryCard(
+            key=row["key"], image=image, depth=resize_depth(label, size), scores=scores, note=note
+        )
+    scores = {"facing camera": float(-np.nanmean(label[..., 2])), **facts}
+    return GalleryCard(
+        key=row["key"], image=image, normals=resize_normals(label, size), scores=scores, note=note
+    )
+
+
+def _rejections(index: pa.Table) -> list[GalleryRejection]:
+    shown: Counter[str] = Counter()
+    found: list[GalleryRejection] = []
+    refused = index.filter(field("status") == REJECTED)
+    for row in refused.select(["key", "reason", "detail"]).to_pylist():
+        shown[row["reason"]] += 1
+        if shown[row["reason"]] <= REJECTIONS_PER_REASON:
+            found.append(GalleryRejection(**row))
+    return found
+
+
+def _ledger(index: pa.Table) -> GalleryLedger:
+    counts = count_outcomes(index)
+    ok = sum(counts.pop(OK, {}).values())
+    rejected = counts.pop(REJECTED, {})
+    degraded = next(iter(counts.values()), {})
+    return GalleryLedger(ok=ok, degraded=degraded, rejected=rejected)
+
+
+def count_outcomes(index: pa.Table) -> dict[str, dict[str, int]]:
+    """How many images ended in which status, by reason."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in index.group_by(["status", "reason"]).aggregate([("key", "count")]).to_pylist():
+        counts.setdefault(row["status"], {})[row["reason"]] = row["key_count"]
+    return counts

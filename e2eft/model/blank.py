@@ -1,0 +1,104 @@
+"""A small Stable Diffusion with random weights: the architecture of the packaged base models."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
+
+TEXT_WIDTH = 64
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def blank_vae() -> AutoencoderKL:
+    """8 x downsampling, 4 latent channels, 1.5 M parameters, most of them at low resolution."""
+    return AutoencoderKL(
+        block_out_channels=(16, 24, 48, 96),  # type: ignore[arg-type]
+        down_block_types=("DownEncoderBlock2D",) * 4,  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * 4,  # type: ignore[arg-type]
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=128,
+        scaling_factor=1.0,
+    )
+
+
+def blank_unet(in_channels: int = 4) -> UNet2DConditionModel:
+    """Three resolutions with attention in the lower two, 3 M parameters."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=in_channels,
+        out_channels=4,
+        block_out_channels=(48, 64, 96),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+
+
+def stable_diffusion_2_scheduler(**changes: object) -> DDIMScheduler:
+    """The noise schedule of Stable Diffusion 2 and Marigold v1-0, `leading` unless changed."""
+    settings: dict[str, object] = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+        "clip_sample": False,
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "leading",
+    }
+    return DDIMScheduler(**(settings | changes))  # type: ignore[arg-type]
+
+
+def _write_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's byte-level tokenizer without merges: every prompt is its bytes."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), BOS, EOS]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token=EOS, model_max_length=77
+    )
+
+
+def blank_text_encoder(vocabulary: int) -> CLIPTextModel:
+    """One narrow transformer layer: the only prompt is the empty one."""
+    config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=TEXT_WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+    )
+    return CLIPTextModel(config)
+
+
+def write_blank_model(folder: Path, seed: int = 0) -> Path:
+    """Writes a complete model with random weights in Stable Diffusion's diffusers layout."""
+    torch.manual_seed(seed)
+    tokenizer = _write_tokenizer(folder / "tokenizer")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    save_transformers(blank_text_encoder(len(tokenizer)), folder / "text_encoder")
+    save_diffusers(blank_vae(), folder / "vae")
+    save_diffusers(blank_unet(), folder / "unet")
+    stable_diffusion_2_scheduler().save_pretrained(folder / "scheduler")
+    write_model_index(folder, "StableDiffusionPipeline")
+    return folder

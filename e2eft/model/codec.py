@@ -1,0 +1,65 @@
+"""Images <-> latents of a frozen variational autoencoder."""
+
+from typing import Any, cast
+
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Codec:
+    """A VAE in the conventions of Stable Diffusion: posterior mean, then scale (and shift).
+
+    Images are `[n 3 h w]` in [-1, 1] with sides that are multiples of `factor`; latents are
+    `[n channels h/factor w/factor]` of about unit variance, ready for the denoiser.
+    """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        self.vae = vae
+
+    @property
+    def config(self) -> Any:
+        return cast(Any, self.vae.config)
+
+    @property
+    def factor(self) -> int:
+        """Image pixels a latent's side."""
+        return 2 ** (len(self.config.block_out_channels) - 1)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent."""
+        return self.config.latent_channels
+
+    @property
+    def scale(self) -> float:
+        return self.config.scaling_factor
+
+    @property
+    def shift(self) -> float:
+        return getattr(self.config, "shift_factor", None) or 0.0
+
+    def encode(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c hl wl"]:
+        """The latent's posterior mean, never a sample: a label must not depend on chance.
+
+        Raises:
+            ValueError: if a side is not a multiple of `factor`.
+        """
+        height, width = image.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"image of {height} x {width} pixels: both sides must be multiples of the VAE's "
+                f"factor {self.factor}"
+            )
+        mean = self.vae.encode(image.to(self.vae.dtype)).latent_dist.mean  # type: ignore[union-attr]
+        return (mean - self.shift) * self.scale
+
+    def decode(self, latent: Float[Tensor, "n c hl wl"]) -> Float[Tensor, "n 3 h w"]:
+        """The image a latent stands for. Differentiable; values may leave [-1, 1] a little."""
+        raw = latent.to(self.vae.dtype) / self.scale + self.shift
+        return self.vae.decode(cast(Any, raw)).sample  # type: ignore[union-attr]
+
+    def to(self, device: torch.device | str) -> "Codec":
+        self.vae.to(device)  # type: ignore[arg-type]
+        return self

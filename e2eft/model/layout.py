@@ -1,0 +1,54 @@
+"""Writing the diffusers folder layout, component by component.
+
+The libraries' own `save_pretrained` writes on one rank only where torch.distributed is initialized,
+which a worker that writes to its own disk must not depend on.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+TRANSFORMERS_WEIGHTS = "model.safetensors"
+
+
+def _save_weights(module: Any, path: Path, dtype: torch.dtype) -> None:
+    state = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def save_diffusers(module: Any, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a diffusers model's config and weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    module.save_config(folder)
+    _save_weights(module, folder / DIFFUSERS_WEIGHTS, dtype)
+
+
+def save_transformers(module: Any, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a transformers model's config and weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**module.config.to_diff_dict(), "architectures": [type(module).__name__]}
+    (folder / "config.json").write_text(json.dumps(config, indent=1, default=str))
+    _save_weights(module, folder / TRANSFORMERS_WEIGHTS, dtype)
+
+
+def write_model_index(folder: Path, pipeline: str, **settings: Any) -> None:
+    """Writes `model_index.json`: which pipeline the folder is for, and its parts."""
+    index: dict[str, Any] = {
+        "_class_name": pipeline,
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        **settings,
+    }
+    if pipeline == "StableDiffusionPipeline":
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=1))

@@ -1,0 +1,108 @@
+"""A model fixed to its bytes: what a long job must not see change under it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2eft.model.estimator import CARD_NAME, ModelCard
+from e2eft.model.pretrained import ModelError, ModelSource, find_model, read_card
+
+COMPONENTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
+ROOT_FILES = ("model_index.json", CARD_NAME)
+
+
+@dataclass(frozen=True)
+class PinnedModel:
+    """A model whose files are on this machine.
+
+    name: as it was asked for; uri: what that was resolved to, e.g. a registered version;
+    digest: SHA-256 over its files' names and digests; sees_image: whether its UNet has channels for
+    an image's latent beside the target's.
+    """
+
+    name: str
+    uri: str
+    digest: str
+    source: ModelSource
+    card: ModelCard
+    sees_image: bool
+
+
+def model_files(source: ModelSource) -> dict[str, Path]:
+    """Every file that loading a local model may read, by its path in a folder of its own."""
+    files: dict[str, Path] = {}
+    for component in COMPONENTS:
+        root = Path(source.of(component)["pretrained_model_name_or_path"])
+        for path in sorted((root / component).rglob("*")):
+            if path.is_file():
+                files[path.relative_to(root).as_posix()] = path
+    for name in ROOT_FILES:
+        if (path := Path(source.unet, name)).is_file():
+            files[name] = path
+    return files
+
+
+def digest_files(files: dict[str, Path]) -> str:
+    """SHA-256 over the lines `path sha256`, sorted: for an exported model, of its whole folder."""
+    whole = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        with path.open("rb") as file:
+            whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def pin_model(name: str, uri: str, location: str, scratch: Path) -> PinnedModel:
+    """Brings a model to this machine if it is not there, and fixes it.
+
+    Args:
+        name, uri: see `PinnedModel`.
+        location: where `find_model` finds it.
+        scratch: a local folder for what must be copied.
+
+    Raises:
+        ModelError: if there is none, or a component is missing.
+    """
+    source = _local(find_model(location, scratch))
+    files = model_files(source)
+    for component in COMPONENTS:
+        if not any(path.startswith(f"{component}/") for path in files):
+            raise ModelError(f"model {name!r}: its folder {component}/ is missing or empty")
+    channels = _setting(files, "unet", "in_channels"), _setting(files, "vae", "latent_channels")
+    card = read_card(source, *channels)
+    return PinnedModel(name, uri, digest_files(files), source, card, channels[0] > channels[1])
+
+
+def _setting(files: dict[str, Path], component: str, key: str) -> int:
+    path = files.get(f"{component}/config.json")
+    if path is None:
+        raise ModelError(f"the model's {component}/config.json is missing")
+    return json.loads(path.read_text())[key]
+
+
+def _local(source: ModelSource) -> ModelSource:
+    if Path(source.unet).is_dir():
+        return source
+    from huggingface_hub import snapshot_download
+
+    wanted = [f"{part}/*.{kind}" for part in COMPONENTS for kind in ("json", "txt", "safetensors")]
+    folder = snapshot_download(
+        source.unet,
+        allow_patterns=[*ROOT_FILES, *wanted],
+        ignore_patterns=["*fp16*", "*non_ema*", "*openvino*", "*flax*"],
+    )
+    return ModelSource(source.name, folder, folder)
+
+
+def require_task(model: PinnedModel, task: str) -> None:
+    """Raises ModelError if the model's card says that it estimates something else, or nothing."""
+    if model.card.task not in (task, "image"):
+        raise ModelError(
+            f"model {model.name!r} estimates {model.card.task}, not {task}; "
+            f"use the recipe for {model.card.task}"
+        )
+    if model.card.task == "image" and not model.sees_image:
+        raise ModelError(
+            f"model {model.name!r} is a plain image model (its UNet does not see an image); "
+            "fine-tune it first: e2eft train"
+        )

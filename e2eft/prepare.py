@@ -1,0 +1,223 @@
+"""The preparation stage: a Ray Data job in which every task makes one part of a shards artifact.
+
+A part is a Parquet file and, written after it, a small JSON that commits it: rows, digest, rejects.
+A run that was killed finds the committed parts and makes the others.
+"""
+
+import io
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from e2eft.artifacts import Artifact, FileEntry, claim, commit, entries, sha256
+from e2eft.cluster import connect
+from e2eft.config import PrepareConfig
+from e2eft.data.sample import Sample, SampleError, check_sample
+from e2eft.data.shards import (
+    KIND,
+    SHARD_SCHEMA_VERSION,
+    decode_row,
+    encode_part,
+    encode_row,
+    part_path,
+)
+from e2eft.data.sources.synthetic import SyntheticFrames
+from e2eft.storage import Store, absolute, open_store
+from e2eft.tracking import start_run
+from e2eft.views.sheets import Tile, contact_sheet
+
+REJECTS = "rejects.parquet"
+SHEET = "contact_sheet.png"
+SHEET_FRAMES = 12
+PROGRESS_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What is known of a finished part: its file and the frames that are not in it."""
+
+    part: int
+    rows: int
+    size: int
+    sha256: str
+    rejects: list[list[str]]
+    provenance: dict[str, Any]
+
+
+def record_path(part: int) -> str:
+    """The JSON that commits a part."""
+    return f"parts/part-{part:06d}.json"
+
+
+def frames_of_part(config: PrepareConfig, part: int, total: int) -> range:
+    """Numbers of the frames in a part: a function of the configuration alone."""
+    size = config.frames_per_part
+    return range(part * size, min((part + 1) * size, total))
+
+
+def make_part(part: int, config: PrepareConfig) -> PartRecord:
+    """Decodes, checks, encodes and commits one part; runs in a Ray task."""
+    source = SyntheticFrames(config.source)
+    rows: list[dict[str, Any]] = []
+    rejects: list[list[str]] = []
+    numbers = frames_of_part(config, part, len(source))
+    for sample in source.decode(numbers):
+        try:
+            rows.append(encode_row(check_sample(sample)))
+        except SampleError as error:
+            rejects.append([sample.key, error.reason, error.detail])
+    content = encode_part(rows)
+    record = PartRecord(
+        part, len(rows), len(content), sha256(content), rejects, source.provenance()
+    )
+    store = open_store(config.out)
+    store.write(part_path(part), content)
+    store.write(record_path(part), json.dumps(asdict(record)).encode())
+    return record
+
+
+def make_part_row(row: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """`make_part` as a Ray Data row function."""
+    record = make_part(int(row["item"]), PrepareConfig.model_validate(config))
+    return {"part": record.part, "frames": record.rows, "rejects": len(record.rejects)}
+
+
+def run(config: PrepareConfig) -> Artifact:
+    """Makes the shards, or finishes them, or finds them made.
+
+    Raises:
+        ValueError: (and its subclasses) for what the user can correct, or too many rejected frames.
+    """
+    config = config.model_copy(update={"out": absolute(config.out)})
+    source = SyntheticFrames(config.source)
+    store = open_store(config.out)
+    done = claim(store, KIND, config, config.overwrite)
+    if done:
+        print(f"already prepared: {config.out} ({done.counts['frames']} frames; nothing to do)")
+        return done
+    parts = -(-len(source) // config.frames_per_part)
+    present = {path for path, _ in store.list("parts/")}
+    missing = [part for part in range(parts) if record_path(part) not in present]
+    if len(missing) < parts:
+        print(f"resuming {config.out}: {parts - len(missing)} of {parts} parts are there")
+    if missing:
+        _make_parts(config, missing, len(source))
+    records = [PartRecord(**json.loads(store.read(record_path(part)))) for part in range(parts)]
+    return _commit(config, store, source, records)
+
+
+def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
+    import ray.data
+
+    connect()
+    dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
+        make_part_row,  # type: ignore[arg-type]
+        fn_kwargs={"config": config.model_dump(mode="json")},
+        num_cpus=config.cpus_per_task,
+        compute=ray.data.TaskPoolStrategy(size=_pool_size(config, len(missing))),
+    )
+    planned = sum(len(frames_of_part(config, part, total)) for part in missing)
+    started = reported = time.monotonic()
+    frames = rejected = 0
+    for row in dataset.iter_rows():
+        frames += row["frames"]
+        rejected += row["rejects"]
+        now = time.monotonic()
+        if now - reported > PROGRESS_EVERY_S or frames + rejected == planned:
+            reported = now
+            rate = (frames + rejected) / (now - started)
+            left = (planned - frames - rejected) / rate
+            print(
+                f"{frames + rejected}/{planned} frames  {rate:.1f}/s  {rejected} rejected  "
+                f"{left:.0f} s left",
+                flush=True,
+            )
+
+
+def _pool_size(config: PrepareConfig, parts: int) -> int:
+    import os
+
+    import ray
+
+    cpus = ray.cluster_resources().get("CPU", 1)
+    if not os.environ.get("RAY_ADDRESS"):
+        # A local cluster declares more CPUs than there are, for stages that wait for each other.
+        cpus = min(cpus, os.cpu_count() or 1)
+    return max(1, min(parts, int(cpus / config.cpus_per_task)))
+
+
+def _commit(
+    config: PrepareConfig, store: Store, source: SyntheticFrames, records: list[PartRecord]
+) -> Artifact:
+    rejects = [reject for record in records for reject in record.rejects]
+    reasons = Counter(reason for _, reason, _ in rejects)
+    if len(rejects) > config.max_reject_fraction * len(source):
+        raise ValueError(
+            f"{len(rejects)} of {len(source)} frames were rejected ({dict(reasons)}), more than "
+            f"--max-reject-fraction {config.max_reject_fraction}; see {config.out}/parts"
+        )
+    table = pa.Table.from_arrays(
+        [pa.array([reject[i] for reject in rejects], pa.string()) for i in range(3)],
+        names=["key", "reason", "detail"],
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    store.write(REJECTS, sink.getvalue())
+    store.write(SHEET, _sheet(store, records))
+    files = [FileEntry(part_path(r.part), r.size, r.sha256) for r in records]
+    artifact = commit(
+        store,
+        KIND,
+        config,
+        files=files + entries(store, [REJECTS, SHEET]),
+        counts={"frames": sum(r.rows for r in records), "rejected": len(rejects)},
+        details={
+            "shard_schema_version": SHARD_SCHEMA_VERSION,
+            "rows_of_part": [record.rows for record in records],
+            "reject_reasons": dict(reasons),
+            "source": source.name,
+            "provenance": records[0].provenance,
+        },
+    )
+    _log(config, artifact)
+    return artifact
+
+
+def _sheet(store: Store, records: list[PartRecord]) -> bytes:
+    """A picture of frames spread evenly over the dataset."""
+    offsets = np.concatenate([[0], np.cumsum([record.rows for record in records])])
+    wanted = np.unique(np.linspace(0, offsets[-1] - 1, SHEET_FRAMES).round().astype(int))
+    tiles: list[Tile] = []
+    for row in wanted if offsets[-1] else []:
+        part = int(np.searchsorted(offsets, row, "right")) - 1
+        table = pq.read_table(io.BytesIO(store.read(part_path(part))))
+        sample = decode_row(table.slice(int(row - offsets[part]), 1).to_pylist()[0])
+        tiles.append(_tile(sample))
+    buffer = io.BytesIO()
+    contact_sheet(tiles).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _tile(sample: Sample) -> Tile:
+    return Tile(
+        key=sample.key,
+        rgb=sample.rgb,
+        depth_m=sample.depth_m,
+        normals_cam=sample.normals_cam,
+    )
+
+
+def _log(config: PrepareConfig, artifact: Artifact) -> None:
+    run = start_run(
+        config.tracking, "prepare", f"{KIND}:{artifact.digest}", {"e2eft.stage": "prepare"}
+    )
+    run.params(config.identity())
+    run.metrics({name: float(value) for name, value in artifact.counts.items()})
+    run.tags({"e2eft.data.digest": artifact.digest, "e2eft.out": artifact.uri})
+    run.finish()

@@ -1,0 +1,174 @@
+"""Named complete configurations: what the command line offers. A new variant is a new recipe here.
+
+Fields that are `MISSING` must be filled on the command line. Nothing here needs torch, so `--help`
+is instant.
+"""
+
+from typing import Any
+
+from tyro import MISSING
+
+from e2eft.config import (
+    Autoencoding,
+    BatchConfig,
+    CheckpointConfig,
+    Diffusion,
+    EndToEnd,
+    EvaluateConfig,
+    LabelConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PanelConfig,
+    PrepareConfig,
+    ScalingConfig,
+    ScheduleConfig,
+    SyntheticSource,
+    TaskName,
+    TrainConfig,
+)
+
+Recipe = tuple[str, Any]
+"""One line of description, and the configuration."""
+
+
+def _synthetic(family: Any) -> PrepareConfig:
+    return PrepareConfig.model_construct(out=MISSING, source=SyntheticSource(family=family))
+
+
+def _train(**fields: Any) -> TrainConfig:
+    return TrainConfig.model_construct(**({"base": MISSING, "out": MISSING} | fields))
+
+
+def _tiny(base: str, task: TaskName) -> TrainConfig:
+    """Small enough for two CPU cores: the laptop's and the demo's fine-tuning."""
+    return _train(
+        base=base,
+        task=task,
+        objective=EndToEnd(),
+        batch=BatchConfig(global_size=8, micro_size=4),
+        optimizer=OptimizerConfig(lr=3e-4),
+        schedule=ScheduleConfig(max_steps=200, warmup_steps=10),
+        checkpoint=CheckpointConfig(every_steps=100),
+        panel=PanelConfig(every_steps=100),
+        scaling=ScalingConfig(num_workers=2),
+    )
+
+
+def _paper(base: str, task: TaskName) -> TrainConfig:
+    """The paper's recipe: 20,000 steps of 32, AdamW 3e-5, 9:1 mix by --weight."""
+    return _train(
+        base=base, task=task, objective=EndToEnd(), model=ModelConfig(unet_checkpointing=True)
+    )
+
+
+def _base_model(objective: Any, base: str, **fields: Any) -> TrainConfig:
+    """How the packaged small models were made (see e2eft/bases/README.md)."""
+    return _train(
+        base=base,
+        task="depth",
+        objective=objective,
+        export_half=True,
+        scaling=ScalingConfig(cpus_per_worker=2),
+        checkpoint=CheckpointConfig(every_steps=200),
+        panel=PanelConfig(every_steps=200),
+        **fields,
+    )
+
+
+PREPARE: dict[str, Recipe] = {
+    "synthetic-indoor": (
+        "Rooms: furniture, thin structures, window and lamp light.",
+        _synthetic("indoor"),
+    ),
+    "synthetic-street": (
+        "Streets: facades, poles, trees, cars, sky; depth to 80 m and beyond.",
+        _synthetic("street"),
+    ),
+}
+
+TRAIN: dict[str, Recipe] = {
+    "tiny-depth": (
+        "Depth from the packaged small Marigold, on CPUs in minutes.",
+        _tiny("tiny-marigold-depth", "depth"),
+    ),
+    "tiny-normals": (
+        "Normals from the packaged small Stable Diffusion, on CPUs in minutes.",
+        _tiny("tiny-sd", "normals"),
+    ),
+    "marigold-depth": (
+        "The paper's best depth model: Marigold v1-0, end to end.",
+        _paper("prs-eth/marigold-depth-v1-0", "depth"),
+    ),
+    "marigold-normals": (
+        "Normals from a diffusion-trained normals model, end to end.",
+        _paper("prs-eth/marigold-normals-v0-1", "normals"),
+    ),
+    "sd2-depth": (
+        "Depth straight from Stable Diffusion 2.",
+        _paper("stabilityai/stable-diffusion-2", "depth"),
+    ),
+    "sd2-normals": (
+        "Normals straight from Stable Diffusion 2.",
+        _paper("stabilityai/stable-diffusion-2", "normals"),
+    ),
+    "base-autoencoder": (
+        "Base models 1/3: the small VAE, on images, depth images and normal maps.",
+        _base_model(
+            Autoencoding(crop_size=64),
+            "blank",
+            batch=BatchConfig(global_size=16, micro_size=16),
+            optimizer=OptimizerConfig(lr=2e-3, weight_decay=0.0),
+            schedule=ScheduleConfig(max_steps=4000, warmup_steps=100),
+        ),
+    ),
+    "base-image-diffusion": (
+        "Base models 2/3: tiny-sd, an image model in the VAE's latents.",
+        _base_model(
+            Diffusion(conditional=False),
+            MISSING,
+            batch=BatchConfig(global_size=16, micro_size=16),
+            optimizer=OptimizerConfig(lr=1e-3),
+            schedule=ScheduleConfig(max_steps=2000, warmup_steps=100),
+        ),
+    ),
+    "base-depth-diffusion": (
+        "Base models 3/3: tiny-marigold-depth, from tiny-sd as Marigold was from SD 2.",
+        _base_model(
+            Diffusion(conditional=True),
+            MISSING,
+            batch=BatchConfig(global_size=16, micro_size=16),
+            optimizer=OptimizerConfig(lr=1e-3),
+            schedule=ScheduleConfig(max_steps=3000, warmup_steps=100),
+            model=ModelConfig(initial_latent="gaussian"),
+        ),
+    ),
+}
+
+
+def _label(task: TaskName) -> LabelConfig:
+    return LabelConfig.model_construct(model=MISSING, images=MISSING, out=MISSING, task=task)
+
+
+def _evaluate(task: TaskName) -> EvaluateConfig:
+    return EvaluateConfig.model_construct(out=MISSING, data=(), task=task)
+
+
+LABEL: dict[str, Recipe] = {
+    "depth": ("16-bit depth PNGs, previews and a gallery for a folder of images.", _label("depth")),
+    "normals": ("Surface normals as PNG and npy for a folder of images.", _label("normals")),
+}
+
+EVALUATE: dict[str, Recipe] = {
+    "synthetic-depth": (
+        "Affine-invariant depth on rendered scenes: AbsRel, δ1 and friends.",
+        _evaluate("depth"),
+    ),
+    "synthetic-normals": ("Angular error of normals on rendered scenes.", _evaluate("normals")),
+}
+
+STAGES: dict[str, dict[str, Recipe]] = {
+    "prepare": PREPARE,
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "label": LABEL,
+}

@@ -1,0 +1,215 @@
+"""The pyfunc that MLflow registers: encoded images in, depth or normals out.
+
+    model = mlflow.pyfunc.load_model("models:/e2eft-depth@champion")
+    answer = model.predict(pandas.DataFrame({"image": [open("a.jpg", "rb").read()]}))
+
+`image` is the content of an image file (over REST: base64). One answer a row, in the rows' order,
+at the image's own size, upright:
+
+    depth       16-bit PNG, as labels are: 65535 x affine-invariant depth, 0 near, 1 far
+    normals     8-bit PNG, as labels are: right-up-viewer axes
+    meta        JSON: what was done, sizes, how to read the numbers
+    error_code  "", or the reason why there is no answer: a word that labelling uses too
+
+What there is not is empty, never null. A bad image costs its own row the answer, not the request.
+Cells may also be uint8 arrays `[h w 3]`, sent as `{"image": [array, ...]}` or in a DataFrame; their
+answers are float32 arrays, depth `[h w]` or normals `[h w 3]` in OpenCV axes. A batch `[n h w 3]`,
+which no schema of columns lets through, goes to `model.unwrap_python_model().predict_arrays`.
+
+The same functions decode, resize, estimate and encode here and in labelling, so the same image gets
+the same label. MLflow runs this file as source; it imports nothing that a served model does not
+declare (`e2eft.tracking.registry`).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+from e2eft.config import SamplingConfig
+from e2eft.data.corpus import content_seed
+from e2eft.data.labels import CONVENTIONS, encode_depth_png, encode_normals_png
+from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+from e2eft.data.sources.images import MIN_SIDE_PX, ImageError, decode_image
+from e2eft.model.inference import PreparedImage, predict
+from e2eft.model.pretrained import find_model, load_estimator
+from e2eft.tasks import get_task
+
+MAX_PIXELS = 64_000_000
+BATCH_SIZE = 8
+COLUMNS = ("depth", "normals", "meta", "error_code")
+UNEXPECTED = "internal_error"
+"""Error code for what should not happen; the reason is in `meta`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One decoded image: `prepared` as the model sees it, and whether arrays were given and are
+    wanted."""
+
+    prepared: PreparedImage
+    degraded: tuple[str, ...]
+    wants_array: bool
+
+
+class GeometryModel(PythonModel):
+    """A depth or normals model. `predict` may be called as often as one likes; it keeps no
+    state."""
+
+    def load_context(self, context: Any) -> None:
+        """Called by MLflow with the model's artifacts."""
+        self.load(Path(context.artifacts["model"]))
+
+    def load(self, folder: Path) -> "GeometryModel":
+        """Loads a model folder in diffusers' layout, onto a GPU if there is one.
+
+        Raises:
+            ModelError: if it is not complete.
+        """
+        self.estimator = load_estimator(find_model(str(folder)))
+        self.estimator.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.task = get_task(self.estimator.card.task)
+        return self
+
+    def predict(  # type: ignore[override]
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Answers for the column `image`, never an exception for what is in it.
+
+        Args:
+            params: `processing_size` (longest side in pixels; 0: the model's own), `steps` (0: the
+                model's own) and `seed` of the initial noise, all optional.
+        """
+        images = model_input["image"]
+        answers = self._answer(images.tolist(), params or {})
+        return pd.DataFrame(answers, columns=list(COLUMNS), index=images.index)
+
+    def predict_arrays(self, rgb: np.ndarray, **params: int) -> np.ndarray:
+        """Predictions for uint8 `[n h w 3]`: float32, depth `[n h w]` or normals `[n h w 3]`.
+
+        Raises:
+            ValueError: if an image has no answer.
+        """
+        answers = self._answer(list(rgb), params)
+        if failed := [answer for answer in answers if answer["error_code"]]:
+            raise ValueError(
+                f"{len(failed)} of {len(answers)} images have no answer: "
+                f"{failed[0]['error_code']} {failed[0]['meta']}"
+            )
+        return np.stack([answer[self.task.name] for answer in answers])
+
+    def _answer(self, images: list[Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
+        card = self.estimator.card
+        sampling = SamplingConfig(
+            steps=int(settings.get("steps") or card.steps),
+            spacing=card.spacing,
+            seed=int(settings.get("seed") or 0),
+        )
+        longest_px = int(settings.get("processing_size") or card.processing_size) or None
+        answers: list[dict[str, Any]] = []
+        requests: list[tuple[int, Request]] = []
+        for number, image in enumerate(images):
+            answers.append(
+                dict.fromkeys(("meta", "error_code"), "") | {"depth": b"", "normals": b""}
+            )
+            try:
+                requests.append((number, read_request(image, longest_px, sampling.seed)))
+            except ImageError as error:
+                answers[-1] |= _failure(error.reason, error.detail)
+        predictions = self._predict([request for _, request in requests], sampling)
+        for (number, request), prediction in zip(requests, predictions, strict=True):
+            answers[number] |= self._encode(request, prediction, sampling)
+        return answers
+
+    def _predict(
+        self, requests: list[Request], sampling: SamplingConfig
+    ) -> list[np.ndarray | Exception]:
+        """A prediction for each request; where a batch fails, each of its images is tried alone."""
+        images = [request.prepared for request in requests]
+        try:
+            return list(predict(self.estimator, self.task, images, sampling, BATCH_SIZE))
+        except (
+            Exception
+        ) as error:  # Whatever one image does must not cost the others their answers.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(requests) == 1:
+                return [error]
+            return [self._predict([request], sampling)[0] for request in requests]
+
+    def _encode(
+        self, request: Request, prediction: np.ndarray | Exception, sampling: SamplingConfig
+    ) -> dict[str, Any]:
+        if isinstance(prediction, Exception):
+            out_of_memory = isinstance(prediction, torch.OutOfMemoryError)
+            return _failure("model_oom" if out_of_memory else UNEXPECTED, str(prediction))
+        if not np.isfinite(prediction).all():
+            return _failure("model_nan", "the model's output is not finite")
+        name, size = self.task.name, request.prepared.size
+        is_depth = name == "depth"
+        label = (resize_depth if is_depth else resize_normals)(prediction, size)
+        meta = {
+            "task": name,
+            "target": self.estimator.card.target or self.task.target,
+            **(CONVENTIONS[name] if not request.wants_array else {}),
+            "size": list(size),
+            "processing_size": list(request.prepared.rgb.shape[:2]),
+            "sampling": sampling.model_dump(mode="json"),
+            "degraded": list(request.degraded),
+        }
+        if not request.wants_array:
+            label = (encode_depth_png if is_depth else encode_normals_png)(label, {})
+        return {name: label, "meta": json.dumps(meta)}
+
+
+def read_request(image: Any, longest_px: int | None, seed: int) -> Request:
+    """One cell of the column `image`.
+
+    Raises:
+        ImageError: if it is no image, or none that can be processed.
+    """
+    wants_array = isinstance(image, np.ndarray)
+    if wants_array:
+        rgb, degraded = _checked_array(image), ()
+        content = rgb.tobytes()
+    elif isinstance(image, bytes | bytearray | memoryview):
+        content = bytes(image)
+        decoded = decode_image(content, MAX_PIXELS)
+        rgb, degraded = decoded.rgb, decoded.degraded
+    else:
+        raise ImageError(
+            "decode_unsupported", f"{type(image).__name__}; send an image file's bytes"
+        )
+    height, width = rgb.shape[:2]
+    size = fitted_size(height, width, longest_px)
+    if min(size) < MIN_SIDE_PX:
+        raise ImageError(
+            "aspect_extreme", f"{width} x {height} pixels become {size[1]} x {size[0]}"
+        )
+    prepared = PreparedImage(resize_rgb(rgb, size), (height, width), content_seed(content, seed))
+    return Request(prepared, degraded, wants_array)
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise ImageError(
+            "decode_unsupported", f"{array.dtype} {array.shape}; an array must be uint8 [h w 3]"
+        )
+    if min(array.shape[:2]) < MIN_SIDE_PX:
+        raise ImageError("too_small", f"{array.shape[1]} x {array.shape[0]} pixels")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ImageError("decode_bomb", f"{array.shape[1]} x {array.shape[0]} pixels")
+    return array
+
+
+def _failure(reason: str, detail: str) -> dict[str, str]:
+    return {"error_code": reason, "meta": json.dumps({"detail": detail})}
+
+
+set_model(GeometryModel())

@@ -1,0 +1,95 @@
+"""Surface normals, as arXiv 2409.11355 trains them, in Marigold's axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from e2eft.geometry.normals import (
+    Axes,
+    angular_error,
+    angular_summary,
+    convert_axes,
+    normalize,
+)
+from e2eft.tasks.base import Batch
+
+IMAGE_AXES: Axes = "right-up-viewer"
+"""Axes of the model's channels: those of Marigold v1-1 and diffusers' MarigoldNormalsPipeline.
+
+The paper's own models have x the other way round ("left-up-viewer").
+"""
+
+NORMALIZE_EPS = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AngularNormals:
+    """Unit normals in camera axes.
+
+    The model's image holds them in `IMAGE_AXES`, which only `decode` and `encode_target` know;
+    predictions, batches and labels are in OpenCV's axes. Pixels are supervised and scored wherever
+    the normal is known, whether or not the depth is.
+    """
+
+    @property
+    def name(self) -> str:
+        return "normals"
+
+    @property
+    def target(self) -> str:
+        return f"unit normals facing the camera; image channels in {IMAGE_AXES} axes"
+
+    @property
+    def target_channels(self) -> int:
+        return 3
+
+    def decode(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """``x / (|x| + 1e-5)`` (the paper's), turned to OpenCV's axes."""
+        dtype = torch.promote_types(image.dtype, torch.float32)
+        return convert_axes(normalize(image.to(dtype), NORMALIZE_EPS), IMAGE_AXES, "opencv")
+
+    def encode_target(self, batch: Batch) -> tuple[Float[Tensor, "n 3 h w"], Bool[Tensor, "n h w"]]:
+        """The normals in `IMAGE_AXES`; 0 where they are unknown."""
+        mask = _known(batch)
+        image = convert_axes(batch.normals_cam, "opencv", IMAGE_AXES)
+        return image.where(mask[:, None], 0), mask
+
+    def loss(self, prediction: Float[Tensor, "n 3 h w"], batch: Batch) -> Float[Tensor, ""]:
+        """Mean angular error in radians (the paper's L_N).
+
+        The paper takes the arccos; for the form taken here see `angular_error`.
+        """
+        with torch.autocast(prediction.device.type, enabled=False):
+            mask = _known(batch)
+            dtype = torch.promote_types(prediction.dtype, torch.float32)
+            prediction = prediction.to(dtype).where(mask[:, None], 0)
+            target = batch.normals_cam.to(dtype).where(mask[:, None], 0)
+            error_rad = angular_error(prediction, target)
+            return error_rad.where(mask, 0).sum() / mask.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def errors(
+        self, prediction: Float[Tensor, "n 3 h w"], batch: Batch
+    ) -> dict[str, Float[Tensor, " n"]]:
+        """`angular_summary` of each image, computed in float64."""
+        error_rad = angular_error(prediction.double(), batch.normals_cam.double())
+        return angular_summary(error_rad, _known(batch))
+
+    def label(self, prediction: Float[Tensor, "n 3 h w"]) -> dict[str, np.ndarray]:
+        """``normals_cam`` float32 ``[n h w 3]``, unit vectors; NaN where the prediction is 0."""
+        unit = normalize(prediction.detach().float())
+        return {"normals_cam": unit.permute(0, 2, 3, 1).contiguous().cpu().numpy()}
+
+    def constant_prediction(self, batch: Batch) -> Float[Tensor, "n 3 h w"]:
+        """Every surface parallel to the image plane: (0, 0, -1)."""
+        facing = batch.normals_cam.new_tensor([0, 0, -1])
+        return facing[:, None, None].expand(batch.normals_cam.shape)
+
+
+def _known(batch: Batch) -> Bool[Tensor, "n h w"]:
+    return batch.normals_cam.isfinite().all(1)

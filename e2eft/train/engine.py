@@ -1,0 +1,138 @@
+"""The only module that knows DeepSpeed: ZeRO configuration, step, save, restore, gather."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from e2eft.config import TrainConfig
+
+# Five hundred million elements, the default, is a gigabyte of bf16 for each bucket.
+BUCKET_ELEMENTS = 50_000_000
+
+
+def zero_config(config: TrainConfig) -> dict[str, Any]:
+    """DeepSpeed's configuration: gradients are accumulated, clipped and reduced in fp32."""
+    zero: dict[str, Any] = {
+        "stage": config.zero.stage,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+    }
+    if config.zero.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": config.batch.micro_size,
+        "gradient_accumulation_steps": config.accumulation_steps,
+        "gradient_clipping": config.optimizer.clip_norm,
+        "zero_optimization": zero,
+        "steps_per_print": 10**9,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if config.zero.precision == "bf16":
+        settings |= {
+            "bf16": {"enabled": True},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+        }
+    return settings
+
+
+class Engine:
+    """A module under DeepSpeed. Every method is collective: all ranks call it, or none."""
+
+    def __init__(self, module: nn.Module, config: TrainConfig, device: torch.device) -> None:
+        if device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        import deepspeed
+
+        # On CPUs DeepSpeed would compile, for minutes, a collective that only inference uses.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+        self.config = config
+        settings = config.optimizer
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        # Not DeepSpeed's own AdamW: that is compiled for minutes on machines without a GPU.
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=0.0,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            foreach=device.type != "cpu",
+        )
+        self.model, self.optimizer, _, _ = deepspeed.initialize(
+            model=module,
+            model_parameters=parameters,  # type: ignore[arg-type]
+            optimizer=optimizer,
+            config=zero_config(config),
+            dist_init_required=not dist.is_initialized(),
+        )
+
+    @property
+    def module(self) -> Any:
+        """The trained module, its parameters possibly partitioned."""
+        return self.model.module
+
+    @property
+    def skipped_steps(self) -> int:
+        """Optimizer steps that were skipped because a gradient was not finite."""
+        return self.model.skipped_steps
+
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the next optimizer step."""
+        for group in self.optimizer.param_groups:  # type: ignore[union-attr]
+            group["lr"] = lr
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of one micro-batch; DeepSpeed divides by the accumulation steps."""
+        self.model.backward(loss)
+
+    def step(self) -> Tensor | float | None:
+        """To be called after every micro-batch; the last of an accumulation updates the weights.
+
+        Returns:
+            The global gradient norm before clipping, at an update; else None.
+        """
+        boundary = self.model.is_gradient_accumulation_boundary()
+        replicated = self.config.zero.stage == 0 and self.config.zero.precision == "fp32"
+        norm: Tensor | float | None = None
+        if boundary and replicated:
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+        self.model.step()
+        if boundary and not replicated:
+            norm = self.model.get_global_grad_norm()
+        return norm
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes this rank's share of the state."""
+        self.model.save_checkpoint(str(folder), tag=f"step-{step}", client_state={"step": step})
+
+    def restore(self, folder: Path) -> int:
+        """Loads what `save` wrote with the same number of ranks; returns its step.
+
+        Raises:
+            ValueError: if the folder holds no checkpoint.
+        """
+        path, state = self.model.load_checkpoint(str(folder))
+        if path is None or state is None:
+            # DeepSpeed only warns, and training would silently start from the beginning.
+            raise ValueError(f"{folder} holds no DeepSpeed checkpoint")
+        return int(state["step"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The full fp32 master weights on the CPU, gathered from all ranks."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        state: dict[str, Tensor] = {}
+        for name, parameter in self.module.named_parameters():
+            full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
+            full = parameter if full is None else full
+            state[name] = full.detach().float().cpu().clone()
+        for name, buffer in self.module.named_buffers():
+            state[name] = buffer.detach().cpu().clone()
+        return state

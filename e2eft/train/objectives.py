@@ -1,0 +1,290 @@
+"""What one training step computes. The loop knows none of them; a run's configuration picks one."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from e2eft.config import Autoencoding, Diffusion, EndToEnd, TrainConfig
+from e2eft.data.batch import Batch
+from e2eft.data.batches import TrainingBatch
+from e2eft.model.estimator import Estimator, ModelCard
+from e2eft.model.prediction import pyramid_noise
+from e2eft.tasks import GeometryTask
+
+PYRAMID_STRENGTH = 0.9
+
+
+class Objective(Protocol):
+    """One way to train a part of an estimator."""
+
+    estimator: Estimator
+
+    def trainable(self) -> nn.Module:
+        """The module that the engine wraps."""
+        ...
+
+    def attach(self, engine_model: Any) -> None:
+        """Puts the wrapped module in the place of the bare one."""
+        ...
+
+    def loss(self, training: TrainingBatch) -> Tensor:
+        """Scalar fp32 loss of a micro-batch, attached to the graph whatever is valid."""
+        ...
+
+    def picture(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        """(wanted, made) images `[n 3 h w]` in [-1, 1] for the validation panel."""
+        ...
+
+    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
+        """Puts the trained fp32 weights into the estimator's bare module; returns the model's
+        card."""
+        ...
+
+
+def _generators(seeds: list[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _gaussian_like(latent: Tensor, generators: list[torch.Generator]) -> Tensor:
+    noise = [torch.randn(latent.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(noise).to(latent)
+
+
+class EndToEndObjective:
+    """The paper's: one step at t = T-1, decoded through the frozen VAE, under the task's own
+    loss."""
+
+    def __init__(self, estimator: Estimator, task: GeometryTask, config: TrainConfig) -> None:
+        self.estimator, self.task, self.config = estimator, task, config
+        self._bare = estimator.denoiser
+
+    def trainable(self) -> nn.Module:
+        return self._bare
+
+    def attach(self, engine_model: Any) -> None:
+        self.estimator.denoiser = engine_model
+
+    def _image(self, batch: Batch, seeds: list[int]) -> Float[Tensor, "n 3 h w"]:
+        initial = self.config.model.initial_latent
+        return self.estimator(batch.rgb, initial=initial, seeds=seeds)
+
+    def loss(self, training: TrainingBatch) -> Tensor:
+        image = self._image(training.batch, training.seeds)
+        return self.task.loss(self.task.decode(image), training.batch)
+
+    def picture(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        return self.task.encode_target(batch)[0], self._image(batch, seeds)
+
+    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
+        self._bare.float().load_state_dict(weights)
+        self.estimator.denoiser = self._bare
+        batch = next(batches).batch
+        return ModelCard(
+            task=self.task.name,
+            target=self.task.target,
+            initial_latent=self.config.model.initial_latent,
+            prompt_tokens=self.config.model.prompt_tokens,
+            processing_size=max(batch.rgb.shape[-2:]),
+        )
+
+
+class DiffusionObjective(EndToEndObjective):
+    """Denoising score matching on latents, timesteps uniform: how the base models came to be.
+
+    Conditional: the task's target given the image, as Marigold. Unconditional: the image itself.
+    Latents that cover an unknown target pixel are not supervised.
+    """
+
+    def __init__(
+        self, estimator: Estimator, task: GeometryTask, config: TrainConfig, settings: Diffusion
+    ) -> None:
+        super().__init__(estimator, task, config)
+        self.settings = settings
+
+    def _latents(self, batch: Batch) -> tuple[Tensor | None, Tensor, Tensor]:
+        """(condition, clean target, supervised mask at latent resolution)."""
+        codec = self.estimator.codec
+        with torch.no_grad():
+            image = codec.encode(batch.rgb)
+            if not self.settings.conditional:
+                return None, image, torch.ones_like(image[:, :1])
+            target, known = self.task.encode_target(batch)
+            unknown = functional.max_pool2d((~known)[:, None].float(), codec.factor)
+            return image, codec.encode(target), 1 - unknown
+
+    def _noise(self, clean: Tensor, t: Tensor, seeds: list[int]) -> Tensor:
+        if self.settings.noise == "gaussian":
+            return _gaussian_like(clean, _generators([seed + 1 for seed in seeds]))
+        length = self.estimator.schedule.length
+        strengths = [PYRAMID_STRENGTH * int(step) / length for step in t]
+        shape = (clean.shape[1], clean.shape[2], clean.shape[3])
+        return pyramid_noise(shape, [seed + 1 for seed in seeds], strengths).to(clean)
+
+    def loss(self, training: TrainingBatch) -> Tensor:
+        condition, clean, mask = self._latents(training.batch)
+        schedule = self.estimator.schedule
+        draws = [
+            torch.randint(schedule.length, (), generator=g) for g in _generators(training.seeds)
+        ]
+        t = torch.stack(draws)
+        noise = self._noise(clean, t, training.seeds)
+        t = t.to(clean.device)
+        x_t = schedule.add_noise(clean, noise, t)
+        latents = x_t if condition is None else self.estimator.conditioned(condition, x_t)
+        error = (
+            self.estimator.denoise(latents, t) - schedule.training_target(clean, noise, t)
+        ) ** 2
+        return (error * mask).sum() / (mask.sum() * error.shape[1]).clamp(min=1)
+
+    def picture(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        if self.settings.conditional:
+            made = self.estimator(batch.rgb, steps=10, initial="gaussian", seeds=seeds)
+            return self.task.encode_target(batch)[0], made
+        return batch.rgb, self.estimator.codec.decode(self._partly_denoised(batch, seeds))
+
+    def _partly_denoised(self, batch: Batch, seeds: list[int]) -> Tensor:
+        """The image's latent noised to the middle of the schedule and denoised in one step."""
+        _, clean, _ = self._latents(batch)
+        schedule = self.estimator.schedule
+        t = torch.full((len(clean),), schedule.length // 2, device=clean.device)
+        x_t = schedule.add_noise(clean, _gaussian_like(clean, _generators(seeds)), t)
+        return schedule.clean_latent(self.estimator.denoise(x_t, t), x_t, t)
+
+    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
+        card = super().finish(weights, batches)
+        if self.settings.conditional:
+            return ModelCard(**card.as_json() | {"initial_latent": "gaussian", "steps": 1})
+        return ModelCard(task="image", initial_latent="none", processing_size=card.processing_size)
+
+
+class AutoencodingStep(nn.Module):
+    """A VAE's training forward pass, as one module for the engine to wrap."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, image: Tensor, noise_seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(reconstruction, mean, log variance); the posterior is sampled while training."""
+        posterior = self.vae.encode(image).latent_dist
+        generator = torch.Generator().manual_seed(noise_seed)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        latent = posterior.mean + posterior.std * noise
+        return self.vae.decode(latent).sample, posterior.mean, posterior.logvar
+
+
+class AutoencodingObjective:
+    """Trains a small VAE on colour images and on the targets of both tasks.
+
+    Each frame appears as one of the three, drawn by its seed. The loss is L1 on values and on
+    gradients, a little KL, and for depth the relative error that AbsRel will see.
+    """
+
+    def __init__(
+        self, estimator: Estimator, tasks: dict[str, GeometryTask], settings: Autoencoding
+    ) -> None:
+        self.estimator, self.tasks, self.settings = estimator, tasks, settings
+        estimator.codec.vae.requires_grad_(True)
+        self._bare = AutoencodingStep(estimator.codec.vae)
+        self._model: Any = self._bare
+
+    def trainable(self) -> nn.Module:
+        return self._bare
+
+    def attach(self, engine_model: Any) -> None:
+        self._model = engine_model
+
+    def _crop(self, training: TrainingBatch, *tensors: Tensor) -> list[Tensor]:
+        size = self.settings.crop_size
+        if size is None:
+            return list(tensors)
+        height, width = tensors[0].shape[-2:]
+        generator = torch.Generator().manual_seed(training.seeds[0] ^ 2)
+        top = int(torch.randint(max(1, height - size + 1), (), generator=generator))
+        left = int(torch.randint(max(1, width - size + 1), (), generator=generator))
+        return [tensor[..., top : top + size, left : left + size] for tensor in tensors]
+
+    def loss(self, training: TrainingBatch) -> Tensor:
+        batch = training.batch
+        depth, near_share = self._depth_target(batch)
+        normals, _ = self.tasks["normals"].encode_target(batch)
+        draws = [torch.rand((), generator=g) for g in _generators(training.seeds)]
+        draw = torch.stack(draws).to(batch.rgb.device)[:, None, None, None]
+        shares = self.settings
+        is_depth = draw < shares.depth_share
+        is_normals = ~is_depth & (draw < shares.depth_share + shares.normals_share)
+        image = torch.where(is_depth, depth, torch.where(is_normals, normals, batch.rgb))
+        image, near_share = self._crop(training, image, near_share)
+        dtype = next(self._model.parameters()).dtype
+        made, mean, logvar = self._model(image.to(dtype), training.seeds[0])
+        made, mean, logvar = made.float(), mean.float(), logvar.float()
+        values = (made - image).abs().mean()
+        edges = _gradient_distance(made, image)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        relative = ((made.mean(1) - image.mean(1)).abs() * near_share * is_depth[:, 0]).mean()
+        settings = self.settings
+        return (
+            values
+            + settings.gradient_weight * edges
+            + settings.kl_weight * kl
+            + settings.depth_error_weight * relative
+        )
+
+    def _depth_target(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The depth image, and the relative error in depth that a unit error in it makes, at most
+        20."""
+        target, _ = self.tasks["depth"].encode_target(batch)
+        known = torch.where(batch.valid, batch.depth_m, torch.nan).flatten(1)
+        near, far = torch.nanquantile(known, torch.tensor([0.02, 0.98], device=known.device), dim=1)
+        half_range = ((far - near) / 2)[:, None, None]
+        sensitivity = half_range / batch.depth_m.clamp(min=1e-3)
+        return target, torch.where(batch.valid, sensitivity, 0).nan_to_num(0).clamp(max=20)
+
+    def picture(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        depth, _ = self.tasks["depth"].encode_target(batch)
+        normals, _ = self.tasks["normals"].encode_target(batch)
+        wanted = torch.cat([batch.rgb, depth, normals], dim=-1)
+        dtype = next(self._model.parameters()).dtype
+        images = torch.cat([batch.rgb, depth, normals]).to(dtype)
+        vae = self._bare.vae
+        made = vae.decode(vae.encode(images).latent_dist.mean).sample.float()
+        return wanted, torch.cat(made.chunk(3), dim=-1)
+
+    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
+        """Also measures the latents' deviation and sets the VAE's scale so that it becomes one."""
+        self._bare.float().load_state_dict(weights)
+        codec = self.estimator.codec
+        vae: Any = codec.vae
+        latents: list[Tensor] = []
+        size = 0
+        with torch.no_grad():
+            for training in batches:
+                target, _ = self.tasks["depth"].encode_target(training.batch)
+                for image in (training.batch.rgb, target):
+                    latents.append(vae.encode(image).latent_dist.mean.flatten().cpu())
+                size = max(training.batch.rgb.shape[-2:])
+        vae.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
+        return ModelCard(task="image", initial_latent="none", processing_size=size)
+
+
+def _gradient_distance(a: Tensor, b: Tensor) -> Tensor:
+    difference = a - b
+    along_x = (difference[..., 1:] - difference[..., :-1]).abs().mean()
+    along_y = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean()
+    return along_x + along_y
+
+
+def build_objective(
+    estimator: Estimator, tasks: dict[str, GeometryTask], config: TrainConfig
+) -> Objective:
+    """The configured objective on this estimator."""
+    settings = config.objective
+    if isinstance(settings, EndToEnd):
+        return EndToEndObjective(estimator, tasks[config.task], config)
+    if isinstance(settings, Diffusion):
+        return DiffusionObjective(estimator, tasks[config.task], config, settings)
+    return AutoencodingObjective(estimator, tasks, settings)

@@ -1,0 +1,147 @@
+"""One training process inside Ray Train: builds the run's parts and hands them to the loop."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from e2eft.config import Diffusion, EndToEnd, TrainConfig
+from e2eft.data.shards import open_shards
+from e2eft.model.pretrained import (
+    MODEL_FOLDER,
+    ModelSource,
+    export_model,
+    find_model,
+    load_estimator,
+)
+from e2eft.storage import open_store, upload_folder
+from e2eft.tasks import get_task
+from e2eft.tracking import Run
+from e2eft.train.loop import Loop
+from e2eft.train.objectives import Objective, build_objective
+
+log = logging.getLogger(__name__)
+
+
+class RayTrainContext:
+    """`TrainContext` on top of Ray Train; rank 0 writes to the driver's MLflow run."""
+
+    def __init__(self, run: Run | None, task: str) -> None:
+        import ray.train
+        from ray.train.torch import get_device
+
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        device = get_device()
+        self.device = device[0] if isinstance(device, list) else device
+        self._run, self._task = run, task
+
+    @contextmanager
+    def restored(self) -> Iterator[Path | None]:
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+            return
+        with checkpoint.as_directory() as folder:
+            if self.rank == 0:
+                log.info("resuming from %s", checkpoint.path)
+            yield Path(folder)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        if self.rank == 0:
+            print(
+                f"step {step:6d}  loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}  "
+                f"{metrics['samples_per_s']:.1f} samples/s  "
+                f"waiting for data {metrics['data_wait_fraction']:.0%}",
+                flush=True,
+            )
+            if self._run:
+                self._run.metrics(metrics, step)
+
+    def panel(self, step: int, wanted: np.ndarray, made: np.ndarray, rgb: np.ndarray) -> None:
+        if self._run:
+            self._run.image(panel_picture(rgb, wanted, made), f"panels/step-{step:06d}.png")
+
+    def checkpoint(self, step: int, metrics: dict[str, float], folder: Path) -> None:
+        import ray.train
+        from ray.train import Checkpoint
+
+        ray.train.report(
+            metrics,
+            checkpoint=Checkpoint.from_directory(str(folder)),
+            checkpoint_dir_name=f"step-{step:08d}",
+            delete_local_checkpoint_after_upload=True,
+        )
+
+    def scratch(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="e2eft-checkpoint-"))
+
+
+def panel_picture(rgb: np.ndarray, wanted: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Rows of image | wanted | made, from float `[n h w 3]` in [-1, 1] to uint8 `[H W 3]`."""
+    rows = [np.concatenate(images, axis=1) for images in zip(rgb, wanted, made, strict=True)]
+    return np.clip((np.concatenate(rows) + 1) * 127.5, 0, 255).round().astype(np.uint8)
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """The function that Ray Train runs on every worker.
+
+    Args:
+        settings: `config` (JSON of TrainConfig), `run` (MLflow URI and run id, or None).
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config = TrainConfig.model_validate(settings["config"])
+    run = Run(**settings["run"]) if settings["run"] else None
+    context = RayTrainContext(run, config.task)
+    if context.device.type == "cpu":
+        torch.set_num_threads(config.scaling.cpus_per_worker)
+        os.environ["OMP_NUM_THREADS"] = str(config.scaling.cpus_per_worker)
+    torch.manual_seed(config.seed)
+    with tempfile.TemporaryDirectory(prefix="e2eft-base-") as scratch:
+        source = find_model(config.base, Path(scratch))
+        objective = build(config, source, context.device)
+        train(context, config, source, objective)
+
+
+def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Objective:
+    """The estimator with the configured objective on it, on the device."""
+    objective = config.objective
+    conditional = isinstance(objective, EndToEnd) or (
+        isinstance(objective, Diffusion) and objective.conditional
+    )
+    estimator = load_estimator(source, config.model, conditional=conditional).to(device)
+    limit = config.data.max_depth_m
+    tasks = {name: get_task(name, max_depth_m=limit) for name in ("depth", "normals")}
+    return build_objective(estimator, tasks, config)
+
+
+def train(
+    context: RayTrainContext, config: TrainConfig, source: ModelSource, objective: Objective
+) -> None:
+    """Runs the loop and lets rank 0 write the trained model into the artifact."""
+    from e2eft.train.engine import Engine
+
+    module: nn.Module = objective.trainable()
+    engine = Engine(module, config, context.device)
+    objective.attach(engine.model)
+    shards = [open_shards(uri) for uri in config.data.uris]
+    panel_shards = [open_shards(uri) for uri in config.panel.uris] or shards
+    loop = Loop(context, config, engine, objective, shards, panel_shards)
+    weights = loop.run()
+    if context.rank == 0:
+        objective.estimator.to("cpu")
+        card = objective.finish(weights, loop.measurement_batches())
+        with tempfile.TemporaryDirectory(prefix="e2eft-export-") as scratch:
+            folder = export_model(
+                objective.estimator, source, Path(scratch), card, half=config.export_half
+            )
+            upload_folder(folder, open_store(config.out), MODEL_FOLDER)

@@ -1,0 +1,220 @@
+"""The labelling stage with a small random model: on a Ray cluster, with real S3 and MLflow."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from e2eft import label
+from e2eft.artifacts import ArtifactError, verify
+from e2eft.config import LabelConfig, SamplingConfig, TrackingConfig
+from e2eft.data.labels import committed_parts, open_labels, part_path, verify_labels
+from e2eft.storage import LocalStore, open_store
+from tests.corpora import nasty_images, write_nasty_corpus, write_plain_corpus
+from tests.labelling import label_config, without_cluster, write_model
+from tests.services import S3Server
+
+__all__ = ["without_cluster"]
+
+
+@pytest.fixture(scope="module")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster in this process, with room for one actor beside the CPU tasks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        context = ray.init(
+            num_cpus=4,
+            include_dashboard=False,
+            object_store_memory=200_000_000,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+        )
+        yield context.address_info["gcs_address"]
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("depth"), "depth")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_every_nasty_image_is_labelled_right_or_rejected_with_a_reason(
+    ray_address: str, depth_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = write_nasty_corpus(tmp_path / "images")
+    config = label_config(tmp_path / "images", tmp_path / "out", depth_model, save_npy=True)
+    artifact = label.run(config)
+    index = open_labels(str(tmp_path / "out"))
+    rows = {row["key"]: row for row in index.rows()}
+    assert {key: (row["status"], row["reason"]) for key, row in rows.items()} == {
+        key: (outcome.status, outcome.reason) for key, outcome in expected.items()
+    }
+    for key, outcome in expected.items():
+        row = rows[key]
+        if outcome.status == "rejected":
+            assert row["detail"]
+            with pytest.raises(ArtifactError, match=outcome.reason):
+                index.read(row)
+            continue
+        depth = index.read(row)
+        assert depth.shape == outcome.size == (row["height"], row["width"])
+        assert outcome.size == (row["label_height"], row["label_width"])
+        assert depth.dtype == np.float32 and 0 <= depth.min() < depth.max() <= 1
+        assert (tmp_path / "out" / row["preview_path"]).is_file()
+        png = index.read(row | {"npy_path": ""})
+        np.testing.assert_allclose(png, depth, atol=0.51 / 65535)
+    assert artifact.counts == {"planned": 25, "ok": 12, "ok_degraded": 5, "rejected": 8}
+    assert artifact.details["excluded"] == {"hidden": 2, "not_an_image": 1}
+    assert not verify(artifact) and not verify_labels(index)
+    page = (tmp_path / "out" / "gallery.html").read_text()
+    assert "decode_truncated" in page and "deep/er/#1 100%? ü.webp" in page
+    printed = capsys.readouterr().out
+    assert "25/25 images" in printed and "decode_bomb: more pixels than --max-pixels" in printed
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_what_stops_a_worker_is_said_in_one_line(
+    ray_address: str, depth_model: Path, tmp_path: Path
+) -> None:
+    images = write_plain_corpus(tmp_path / "images", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "depth").write_text("a file where a folder must be")
+    with pytest.raises(label.WorkerError, match=r"^cannot write .*/out/depth/.*: .*$"):
+        label.run(label_config(images, tmp_path / "out", depth_model))
+
+
+def start_labelling(config: LabelConfig, address: str, log: Path) -> "subprocess.Popen[bytes]":
+    script = (
+        "import sys; from e2eft import label; from e2eft.config import LabelConfig\n"
+        "label.run(LabelConfig.model_validate_json(sys.argv[1]))\n"
+    )
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", script, config.model_dump_json()],
+            env=os.environ | {"RAY_ADDRESS": address},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder: when it was written, and what is in it."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.slow
+def test_a_killed_job_run_again_finishes_the_rest(
+    ray_address: str,
+    depth_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    images, out, parts = write_plain_corpus(tmp_path / "images", 24), tmp_path / "out", 12
+    slow = {"sampling": SamplingConfig(steps=6), "images_per_part": 2, "batch_size": 2}
+    config = label_config(images, out, depth_model, save_npy=True, **slow)
+    store = LocalStore(out)
+    with start_labelling(config, ray_address, tmp_path / "log") as process:
+        deadline = time.monotonic() + 480
+        while not committed_parts(store):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    done = committed_parts(store)
+    assert 0 < len(done) < parts, "the job was not half-way when it was killed"
+    assert not store.exists("manifest.json")
+    kept = contents(out / "index")
+    rows = open_rows(store, done)
+    kept |= {str(out / path): contents(out)[str(out / path)] for path in label_paths(rows)}
+
+    artifact = label.run(config)
+
+    assert artifact.counts == {"planned": 24, "ok": 24, "ok_degraded": 0, "rejected": 0}
+    after = contents(out)
+    assert {path: after[path] for path in kept} == kept
+    index = open_labels(str(out))
+    assert [row["index"] for row in index.rows()] == list(range(24))
+    assert not verify(artifact) and not verify_labels(index)
+
+    # An undisturbed job, with other batches, makes the same labels.
+    request.getfixturevalue("without_cluster")
+    other = config.model_copy(update={"out": str(tmp_path / "other"), "batch_size": 5})
+    label.run(other)
+    again = open_labels(str(tmp_path / "other")).by_key()
+    for key, row in index.by_key().items():
+        np.testing.assert_allclose(
+            index.read(row), open_labels(str(tmp_path / "other")).read(again[key]), atol=1e-4
+        )
+
+
+def open_rows(store: LocalStore, parts: set[int]) -> list[dict[str, Any]]:
+    import io
+
+    import pyarrow.parquet as pq
+
+    tables = [pq.read_table(io.BytesIO(store.read(part_path(part)))) for part in parts]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def label_paths(rows: list[dict[str, Any]]) -> list[str]:
+    return [row[name] for row in rows for name in ("depth_path", "npy_path", "preview_path")]
+
+
+def test_from_s3_to_s3(s3_env: S3Server, depth_model: Path, without_cluster: None) -> None:
+    images, out = s3_env.uri("label", "corpus"), s3_env.uri("label", "labels")
+    store = open_store(images)
+    wanted = ["plain.jpg", "PLAIN.JPG", "deep/er/#1 100%? ü.webp", "truncated.jpg", "empty.jpg"]
+    for key in wanted:
+        store.write(key, nasty_images()[key][0])
+    store.write("folder/", b"")
+    artifact = label.run(label_config(images, out, depth_model))
+    assert artifact.counts == {"planned": 5, "ok": 3, "ok_degraded": 0, "rejected": 2}
+    index = open_labels(out)
+    assert {row["key"]: row["reason"] for row in index.rows()} == {
+        key: nasty_images()[key][1].reason for key in wanted
+    }
+    assert not verify_labels(index)
+    assert index.by_key()["PLAIN.JPG"]["uri"] == f"{images}/PLAIN.JPG"
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+def test_one_mlflow_run_holds_counts_and_gallery(
+    depth_model: Path, tmp_path: Path, without_cluster: None
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    write_nasty_corpus(tmp_path / "images")
+    config = label_config(
+        tmp_path / "images", tmp_path / "out", depth_model, max_reject_fraction=0.1,
+        tracking=TrackingConfig(tracking_uri=uri, experiment="labels"),
+    )  # fmt: skip
+    client = MlflowClient(tracking_uri=uri)
+    with pytest.raises(label.LabelError, match=r"8 of 25 images were rejected"):
+        label.run(config)
+    experiment = client.get_experiment_by_name("labels").experiment_id
+    (failed,) = client.search_runs([experiment])
+    assert failed.info.status == "FAILED"
+
+    artifact = label.run(config.model_copy(update={"max_reject_fraction": 0.5}))
+    (run,) = client.search_runs([experiment])
+    assert (run.info.run_id, run.info.status) == (failed.info.run_id, "FINISHED")
+    assert (run.data.metrics["ok"], run.data.metrics["rejected"]) == (12, 8)
+    assert run.data.metrics["images_per_s"] > 0
+    assert run.data.tags["e2eft.labels.digest"] == artifact.digest
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["gallery.html"]

@@ -1,0 +1,101 @@
+"""Frames, and labels of them made without a model, whose scores are known in closed form."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from e2eft.artifacts import Artifact, Parent, commit, entries
+from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, SyntheticSource, TrackingConfig
+from e2eft.data import labels as label_files
+from e2eft.data.sample import Sample
+from e2eft.data.shards import KIND as SHARDS
+from e2eft.data.shards import encode_part, encode_row, part_path
+from e2eft.geometry.normals import normals_from_depth
+from e2eft.storage import open_store
+
+HEIGHT, WIDTH = 24, 32
+UNTRACKED = TrackingConfig(enabled=False)
+
+
+def make_frame(number: int, domain: str = "plane") -> Sample:
+    """A tilted plane, sky above it, an unknown patch, and something beyond 80 m."""
+    generator = np.random.default_rng([number, len(domain)])
+    columns, rows = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    near_m, slope = generator.uniform(2, 6), generator.uniform(-0.05, 0.05)
+    depth_m = (near_m + slope * columns + generator.uniform(0.05, 0.2) * rows).astype(np.float32)
+    intrinsics_px = np.array([[30.0, 0, WIDTH / 2], [0, 30, HEIGHT / 2], [0, 0, 1]])
+    normals_cam = normals_from_depth(depth_m, intrinsics_px)
+    depth_m[:4], normals_cam[:4] = np.inf, np.nan
+    depth_m[10:12, 5:9] = np.nan
+    normals_cam[10:12, 5:9] = np.nan
+    depth_m[4, :6] = 200.0
+    rgb = generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    key = f"{domain}/{number:04d}"
+    return Sample(key, domain, f"scene-{number // 3}", rgb, depth_m, normals_cam, intrinsics_px)
+
+
+def write_shards(folder: Path | str, frames: list[Sample], rows_of_part: list[int]) -> Artifact:
+    store = open_store(str(folder))
+    paths: list[str] = []
+    for part, count in enumerate(rows_of_part):
+        first = sum(rows_of_part[:part])
+        paths.append(part_path(part))
+        rows = [encode_row(frame) for frame in frames[first : first + count]]
+        store.write(paths[-1], encode_part(rows))
+    config = PrepareConfig(out=str(folder), source=SyntheticSource(family="indoor"))
+    details = {"shard_schema_version": 1, "rows_of_part": rows_of_part}
+    counts = {"frames": len(frames)}
+    return commit(
+        store, SHARDS, config, files=entries(store, paths), counts=counts, details=details
+    )
+
+
+def write_labels(
+    folder: Path | str,
+    task: str,
+    predictions: dict[str, np.ndarray | str],
+    images: Artifact | None = None,
+    *,
+    npy: bool = True,
+    model: Parent | None = None,
+) -> Artifact:
+    """Labels by key; a text in place of an array is the reason why that image was rejected."""
+    store = open_store(str(folder))
+    rows: list[dict[str, Any]] = []
+    for index, (key, prediction) in enumerate(predictions.items()):
+        row = label_files.blank_row({"index": index, "part": 0, "key": key, "uri": key})
+        if isinstance(prediction, str):
+            row |= {"status": label_files.REJECTED, "reason": prediction, "detail": "as told"}
+        else:
+            row |= {"status": label_files.OK, f"{task}_path": f"{task}/{index}.png"}
+            encode = getattr(label_files, f"encode_{task}_png")
+            if np.isfinite(prediction).all():
+                store.write(row[f"{task}_path"], encode(prediction, {}))
+            if npy:
+                row["npy_path"] = f"npy/{index}.npy"
+                store.write(row["npy_path"], label_files.encode_npy(prediction))
+        rows.append(row)
+    store.write(label_files.part_path(0), label_files.encode_index(rows))
+    parents = [*([images.as_parent("images")] if images else []), *([model] if model else [])]
+    return commit(
+        store,
+        label_files.KIND,
+        LabelConfig(model="m", images="i", out=str(folder), task=task),
+        files=entries(store, [label_files.part_path(0)]),
+        counts={"ok": len(rows)},
+        parents=tuple(parents),
+        details={"task": task, "label_schema_version": 1},
+    )
+
+
+def affine(frame: Sample) -> np.ndarray:
+    """A perfect prediction: depth in unknown scale and shift, in [0, 1]."""
+    return np.where(np.isfinite(frame.depth_m), frame.depth_m / 250, 1).astype(np.float32)
+
+
+def config_of(out: Path | str, task: str, data: list[Artifact], **fields: Any) -> EvaluateConfig:
+    fields = {"labels": ("unused",) * len(data), "tracking": UNTRACKED, "bootstrap": 200} | fields
+    return EvaluateConfig(
+        out=str(out), task=task, data=tuple(shards.uri for shards in data), **fields
+    )

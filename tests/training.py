@@ -1,0 +1,108 @@
+"""A training run without Ray: the loop's surroundings in plain processes that share a disk."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from e2eft.config import TrackingConfig, TrainConfig
+from e2eft.data.shards import open_shards
+from e2eft.model.pretrained import find_model
+from e2eft.train.engine import Engine
+from e2eft.train.loop import Loop
+from e2eft.train.objectives import Objective
+from e2eft.train.worker import build
+
+
+class KilledError(RuntimeError):
+    """The end of a run that its test wants to see ended."""
+
+
+class PlainContext:
+    """`TrainContext` of one or more processes; a checkpoint is a folder below `root`."""
+
+    def __init__(
+        self, root: Path, rank: int = 0, world_size: int = 1, kill_at: int | None = None
+    ) -> None:
+        self.root, self.rank, self.world_size, self.kill_at = root, rank, world_size, kill_at
+        self.device = torch.device("cpu")
+        self.metrics: dict[int, dict[str, float]] = {}
+        self.panels: dict[int, tuple[np.ndarray, ...]] = {}
+
+    @contextmanager
+    def restored(self) -> Iterator[Path | None]:
+        committed = sorted(self.root.glob("step-*/committed"))
+        yield committed[-1].parent if committed else None
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.metrics[step] = metrics
+
+    def panel(self, step: int, wanted: np.ndarray, made: np.ndarray, rgb: np.ndarray) -> None:
+        self.panels[step] = (wanted, made, rgb)
+
+    def checkpoint(self, step: int, metrics: dict[str, float], folder: Path) -> None:
+        target = self.root / f"step-{step:08d}"
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+        shutil.rmtree(folder)
+        dist.barrier()
+        if self.rank == 0:
+            (target / "committed").touch()
+        dist.barrier()
+        if step == self.kill_at:
+            raise KilledError(f"killed at step {step}")
+
+    def scratch(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="e2eft-test-"))
+
+    @property
+    def losses(self) -> dict[int, float]:
+        return {step: metrics["loss"] for step, metrics in self.metrics.items()}
+
+
+def train_config(uri: str, /, **changes: Any) -> TrainConfig:
+    """A short run of the blank model; nested fields are given as dictionaries."""
+    fields: dict[str, Any] = {
+        "base": "blank",
+        "out": "unused",
+        "task": "depth",
+        "objective": {"kind": "end-to-end"},
+        "data": {"uris": (uri,), "decode_threads": 1},
+        "batch": {"global_size": 4, "micro_size": 2},
+        "optimizer": {"lr": 1e-3},
+        "schedule": {"max_steps": 4, "warmup_steps": 1},
+        "checkpoint": {"every_steps": 2},
+        "panel": {"frames": 0},
+        "tracking": TrackingConfig(enabled=False),
+    }
+    for name, value in changes.items():
+        known = fields.get(name)
+        fields[name] = (
+            known | value if isinstance(known, dict) and isinstance(value, dict) else value
+        )
+    return TrainConfig.model_validate(fields)
+
+
+def blank_objective(config: TrainConfig, scratch: Path) -> Objective:
+    """The run's objective on a blank model of seed 0."""
+    return build(config, find_model("blank", scratch), torch.device("cpu"))
+
+
+def build_loop(context: Any, config: TrainConfig, objective: Objective) -> Loop:
+    """As `worker.train` puts it together."""
+    engine = Engine(objective.trainable(), config, context.device)
+    objective.attach(engine.model)
+    shards = [open_shards(uri) for uri in config.data.uris]
+    return Loop(context, config, engine, objective, shards, shards)
+
+
+def run_loop(context: PlainContext, config: TrainConfig, scratch: Path) -> dict[str, Tensor]:
+    """One process's whole run; returns the full weights."""
+    torch.manual_seed(config.seed)
+    return build_loop(context, config, blank_objective(config, scratch)).run()

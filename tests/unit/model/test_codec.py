@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from e2eft.model.blank import blank_vae
+from e2eft.model.codec import Codec
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    torch.manual_seed(0)
+    vae = blank_vae()
+    vae.register_to_config(scaling_factor=0.18215)
+    return Codec(vae.requires_grad_(False))
+
+
+def image(height: int = 16, width: int = 24) -> torch.Tensor:
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_what_the_vae_says_of_itself(codec: Codec) -> None:
+    assert (codec.factor, codec.channels, codec.scale, codec.shift) == (8, 4, 0.18215, 0.0)
+
+
+def test_encoding_is_the_scaled_posterior_mean(codec: Codec) -> None:
+    posterior = codec.vae.encode(image()).latent_dist  # type: ignore[union-attr]
+    latent = codec.encode(image())
+    assert latent.shape == (2, 4, 2, 3)
+    torch.testing.assert_close(latent, posterior.mean * 0.18215, rtol=0, atol=0)
+    # A sample would differ from call to call.
+    torch.testing.assert_close(codec.encode(image()), latent, rtol=0, atol=0)
+    assert float(posterior.std.min()) > 0.01
+
+
+def test_decoding_undoes_scale_and_shift() -> None:
+    torch.manual_seed(0)
+    vae = blank_vae().requires_grad_(False)
+    vae.register_to_config(scaling_factor=0.3611, shift_factor=0.1159)
+    codec, plain = Codec(vae), Codec(blank_vae())
+    plain.vae.load_state_dict(vae.state_dict())
+    raw = plain.encode(image())
+    torch.testing.assert_close(codec.encode(image()), (raw - 0.1159) * 0.3611)
+    torch.testing.assert_close(
+        codec.decode(codec.encode(image())), plain.decode(raw), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(17, 24), (16, 23), (4, 8)])
+def test_sides_must_be_multiples_of_the_factor(codec: Codec, height: int, width: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"image of {height} x {width} pixels: .*multiples of the VAE's factor 8"
+    ):
+        codec.encode(image(height, width))
+
+
+def test_gradients_reach_the_latent_through_the_frozen_decoder(codec: Codec) -> None:
+    latent = codec.encode(image()).requires_grad_()
+    codec.decode(latent).square().mean().backward()
+    assert latent.grad is not None and float(latent.grad.abs().min()) > 0
+    assert all(parameter.grad is None for parameter in codec.vae.parameters())
+
+
+def test_a_half_precision_vae_takes_fp32_images() -> None:
+    codec = Codec(blank_vae().bfloat16().requires_grad_(False))
+    latent = codec.encode(image())
+    assert latent.dtype == torch.bfloat16
+    assert codec.decode(latent.float()).shape == (2, 3, 16, 24)

@@ -1,0 +1,258 @@
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+
+from e2eft.artifacts import ArtifactError, claim, commit, entries
+from e2eft.config import ConvInHalving, InitialLatent, ModelConfig, TrainConfig
+from e2eft.model.blank import blank_unet, blank_vae
+from e2eft.model.layout import save_diffusers
+from e2eft.model.pretrained import (
+    MODEL_KIND,
+    PACKAGED,
+    ModelError,
+    check_fit,
+    embed_empty_prompt,
+    export_model,
+    find_model,
+    load_estimator,
+    widen_conv_in,
+)
+from e2eft.storage import LocalStore, upload_folder
+from tests.tiny_models import blank_source, edit_json
+
+
+def response(unet: UNet2DConditionModel, latents: Tensor) -> Tensor:
+    context = torch.full((len(latents), 2, 64), 0.3)
+    with torch.no_grad():
+        return unet(latents, torch.tensor([999]), encoder_hidden_states=context).sample
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    made = blank_unet()
+    with torch.no_grad():
+        assert made.conv_in.bias is not None
+        made.conv_in.bias.uniform_(-1, 1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return blank_source(tmp_path_factory.mktemp("blank") / "blank")
+
+
+@pytest.mark.parametrize("halving", ["weight", "weight-and-bias"])
+def test_conv_in_is_doubled_and_halved(unet: UNet2DConditionModel, halving: ConvInHalving) -> None:
+    old = unet.conv_in
+    widened = widen_conv_in(copy.deepcopy(unet), halving)
+    new = widened.conv_in
+    assert (new.in_channels, new.out_channels) == (8, old.out_channels)
+    assert (new.kernel_size, new.stride, new.padding) == (old.kernel_size, old.stride, old.padding)
+    assert widened.config["in_channels"] == 8
+    torch.testing.assert_close(new.weight[:, :4], old.weight / 2, rtol=0, atol=0)
+    torch.testing.assert_close(new.weight[:, 4:], old.weight / 2, rtol=0, atol=0)
+    assert old.bias is not None and new.bias is not None
+    share = 0.5 if halving == "weight-and-bias" else 1.0
+    torch.testing.assert_close(new.bias, old.bias * share, rtol=0, atol=0)
+
+
+def test_equal_halves_give_the_old_output_where_the_bias_is_kept(
+    unet: UNet2DConditionModel,
+) -> None:
+    latent = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    other = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    widened = widen_conv_in(copy.deepcopy(unet), "weight")
+    before, after = response(unet, latent), response(widened, torch.cat([latent, latent], dim=1))
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+    # The two halves add up, so their mean is what counts.
+    mixed = response(widened, torch.cat([latent, other], dim=1))
+    torch.testing.assert_close(mixed, response(unet, (latent + other) / 2), rtol=1e-4, atol=1e-5)
+    halved = widen_conv_in(copy.deepcopy(unet), "weight-and-bias")
+    assert not torch.allclose(
+        response(halved, torch.cat([latent, latent], dim=1)), before, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("initial", "conditional", "channels"),
+    [("zeros", True, 8), ("gaussian", True, 8), ("none", True, 4), ("gaussian", False, 4)],
+)
+def test_the_run_decides_how_many_channels_the_unet_takes(
+    source: Any, initial: InitialLatent, conditional: bool, channels: int
+) -> None:
+    settings = ModelConfig(initial_latent=initial)
+    estimator = load_estimator(source, settings, conditional=conditional)
+    assert estimator.denoiser.conv_in.in_channels == channels
+    assert estimator.card.initial_latent == initial
+    rgb = torch.zeros(1, 3, 16, 24)
+    if conditional:
+        assert estimator(rgb, initial=initial).shape == (1, 3, 16, 24)
+
+
+def test_an_8_channel_model_is_not_cut_down(source: Any, tmp_path: Path) -> None:
+    estimator = load_estimator(source, ModelConfig())
+    folder = export_model(estimator, source, tmp_path / "wide", estimator.card)
+    wide = find_model(str(folder))
+    assert load_estimator(wide, ModelConfig()).denoiser.conv_in.in_channels == 8
+    with pytest.raises(ModelError, match=r"takes 8 channels, but this run gives it 4; use an"):
+        load_estimator(wide, ModelConfig(initial_latent="none"))
+    with pytest.raises(ModelError, match=r"takes 8 channels, but this run gives it 4"):
+        load_estimator(wide, ModelConfig(), conditional=False)
+
+
+def test_checkpointing_is_switched_on_where_asked(source: Any) -> None:
+    settings = ModelConfig(unet_checkpointing=True, decoder_checkpointing=True)
+    estimator = load_estimator(source, settings)
+    assert estimator.denoiser.is_gradient_checkpointing
+    assert estimator.codec.vae.is_gradient_checkpointing
+    plain = load_estimator(source, ModelConfig())
+    assert not plain.denoiser.is_gradient_checkpointing
+    assert not plain.codec.vae.is_gradient_checkpointing
+
+
+def test_the_vae_is_frozen_and_all_is_fp32(source: Any) -> None:
+    estimator = load_estimator(source, ModelConfig())
+    assert not any(p.requires_grad for p in estimator.codec.vae.parameters())
+    assert all(p.requires_grad for p in estimator.denoiser.parameters())
+    modules = (estimator.codec.vae, estimator.denoiser)
+    assert {p.dtype for module in modules for p in module.parameters()} == {torch.float32}
+
+
+def shallow_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=4,
+        latent_channels=4,
+    )
+
+
+def odd_unet(in_channels: int, out_channels: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=8,
+        norm_num_groups=4,
+        layers_per_block=1,
+    )
+
+
+def test_a_vae_of_another_factor_is_refused(source: Any, tmp_path: Path) -> None:
+    message = r"its VAE shrinks images 4 times; a factor of 8 is supported"
+    with pytest.raises(ModelError, match=f"'sdxs': {message}"):
+        check_fit(shallow_vae(), blank_unet(), "sdxs")
+    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    shutil.rmtree(folder / "vae")
+    save_diffusers(shallow_vae(), folder / "vae")
+    with pytest.raises(ModelError, match=message):
+        load_estimator(find_model(str(folder)), ModelConfig())
+
+
+@pytest.mark.parametrize(("takes", "gives"), [(9, 4), (12, 4), (8, 8), (4, 3), (3, 4)])
+def test_unets_of_other_channels_are_refused(takes: int, gives: int) -> None:
+    with pytest.raises(
+        ModelError, match=rf"takes {takes} and gives {gives} channels; .* take 4 or 8 and give 4"
+    ):
+        check_fit(blank_vae(), odd_unet(takes, gives), "inpainting")
+
+
+@pytest.mark.parametrize("takes", [4, 8])
+def test_the_right_channels_are_accepted(takes: int) -> None:
+    check_fit(blank_vae(), odd_unet(takes, 4), "fits")
+
+
+def test_a_text_encoder_of_another_width_is_refused(source: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    shutil.rmtree(folder / "unet")
+    save_diffusers(odd_unet(4, 4), folder / "unet")
+    with pytest.raises(ModelError, match="text encoder gives 64 features, its UNet takes 8"):
+        load_estimator(find_model(str(folder)), ModelConfig())
+
+
+def test_the_empty_prompt_in_two_lengths(source: Any) -> None:
+    short, long = embed_empty_prompt(source, 2), embed_empty_prompt(source, 77)
+    assert short.shape == (1, 2, 64) and long.shape == (1, 77, 64)
+    assert short.dtype == long.dtype == torch.float32 and not short.requires_grad
+    # The text model is causal: padding after BOS and EOS does not reach them.
+    torch.testing.assert_close(long[:, :2], short, rtol=1e-5, atol=1e-6)
+    assert load_estimator(source, ModelConfig(prompt_tokens=77)).context.shape == (1, 77, 64)
+
+
+def test_a_prompt_of_another_length_is_refused(source: Any) -> None:
+    with pytest.raises(ModelError, match="empty prompt is 2 tokens long, expected 3"):
+        embed_empty_prompt(source, 3)
+
+
+def test_names_that_are_no_models(tmp_path: Path) -> None:
+    for name in ("./absent", "/absent/model", "word", "a/b/c"):
+        with pytest.raises(ModelError, match=rf"'{name}' is not there.*{PACKAGED[0]}"):
+            find_model(name, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"neither a finished training run \(manifest\.json\) nor"):
+        find_model(str(tmp_path / "empty"))
+
+
+def test_a_hub_id_is_taken_as_it_is(tmp_path: Path) -> None:
+    source = find_model("prs-eth/marigold-depth-v1-0", tmp_path)
+    assert source.of("unet") == {
+        "pretrained_model_name_or_path": "prs-eth/marigold-depth-v1-0",
+        "subfolder": "unet",
+    }
+
+
+def committed_run(folder: Path, source: Any, kind: str = MODEL_KIND) -> LocalStore:
+    store = LocalStore(folder)
+    config = TrainConfig.model_validate(
+        {"base": "blank", "out": str(folder), "task": "depth", "objective": {"kind": "end-to-end"},
+         "data": {"uris": ["x"]}}
+    )  # fmt: skip
+    claim(store, kind, config)
+    paths = upload_folder(Path(source.unet), store, "model")
+    commit(store, kind, config, files=entries(store, paths), counts={})
+    return store
+
+
+def test_a_training_runs_artifact_is_a_model(source: Any, tmp_path: Path) -> None:
+    store = committed_run(tmp_path / "run", source)
+    for uri in (store.uri, f"file://{store.uri}"):
+        found = find_model(uri)
+        assert Path(found.unet) == tmp_path / "run/model"
+        assert json.loads(found.text("model_index.json") or "")["_class_name"]
+    load_estimator(find_model(store.uri), ModelConfig())
+
+
+def test_another_artifact_is_no_model(source: Any, tmp_path: Path) -> None:
+    store = committed_run(tmp_path / "labels", source, kind="labels")
+    with pytest.raises(ArtifactError, match="is a 'labels' artifact; expected model"):
+        find_model(store.uri)
+
+
+def test_blank_models_of_one_seed_are_equal(tmp_path: Path) -> None:
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    made = [
+        (Path(blank_source(tmp_path / name, seed).unet) / weights).read_bytes()
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_scheduler_that_cannot_be_used_is_named(source: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    edit_json(
+        folder / "scheduler/scheduler_config.json",
+        prediction_type="epsilon", rescale_betas_zero_snr=True,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="epsilon prediction is undefined"):
+        load_estimator(find_model(str(folder)), ModelConfig())

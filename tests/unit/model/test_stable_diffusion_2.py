@@ -1,0 +1,72 @@
+"""Stable Diffusion 2's real architecture, without its weights: on the meta device."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from e2eft.config import VAE_FACTOR
+from e2eft.model.blank import stable_diffusion_2_scheduler
+from e2eft.model.codec import Codec
+from e2eft.model.estimator import Estimator, ModelCard
+from e2eft.model.prediction import NoiseSchedule
+from e2eft.model.pretrained import check_fit, widen_conv_in
+
+UNET_PARAMETERS = 865_910_724
+VAE_PARAMETERS = 83_653_863
+CONV_IN_PARAMETERS_MORE = 320 * 4 * 3 * 3
+CONTEXT_WIDTH = 1024
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture(scope="module")
+def unet() -> Any:
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            sample_size=96,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(320, 640, 1280, 1280),
+            cross_attention_dim=CONTEXT_WIDTH,
+            attention_head_dim=(5, 10, 20, 20),
+            use_linear_projection=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    with torch.device("meta"):
+        return AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=4,
+            sample_size=768,
+        )
+
+
+def test_it_is_the_architecture_of_the_paper(unet: Any, vae: Any) -> None:
+    assert count(unet) == UNET_PARAMETERS
+    assert count(vae) == VAE_PARAMETERS
+    assert Codec(vae).factor == VAE_FACTOR and Codec(vae).scale == 0.18215
+    check_fit(vae, unet, "stable-diffusion-2")
+
+
+@torch.no_grad()
+def test_it_takes_the_image_once_widened_and_gives_an_image(unet: Any, vae: Any) -> None:
+    with torch.device("meta"):
+        widened = widen_conv_in(unet, "weight-and-bias")
+        assert count(widened) == UNET_PARAMETERS + CONV_IN_PARAMETERS_MORE
+        check_fit(vae, widened, "stable-diffusion-2")
+        latents, context = torch.empty(1, 8, 60, 80), torch.empty(1, 2, CONTEXT_WIDTH)
+        schedule = NoiseSchedule.of(stable_diffusion_2_scheduler())
+        estimator = Estimator(Codec(vae), widened, schedule, context, ModelCard("depth"))
+        assert estimator.codec.encode(torch.empty(1, 3, 480, 640)).shape == (1, 4, 60, 80)
+        output = estimator.denoise(latents, torch.full((1,), 999))
+        assert output.shape == (1, 4, 60, 80)
+        assert estimator.codec.decode(output).shape == (1, 3, 480, 640)

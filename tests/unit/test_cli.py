@@ -1,0 +1,351 @@
+"""What a user types and reads: recipes, help, and one clear line for every bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2eft import cli, recipes
+from e2eft.artifacts import MANIFEST
+from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig
+from e2eft.storage import LocalStore
+from tests.frames import write_analytic_shards
+from tests.labelling import label_config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+REQUIRED = {
+    "prepare": ["--out", "o"],
+    "train": ["--out", "o", "--data", "d", "--base", "b"],
+    "label": ["--out", "o", "--images", "i", "--model", "m"],
+    "evaluate": ["--out", "o", "--data", "d", "--model", "m"],
+}
+TINY = ["tiny-depth", "--out", "o", "--data", "d"]
+RECIPES = [(stage, recipe) for stage, named in recipes.STAGES.items() for recipe in named]
+
+
+def refusal(
+    stage: str, argv: list[str], capsys: pytest.CaptureFixture[str], code: int = cli.USAGE_ERROR
+) -> str:
+    """What is printed to stderr by a command that is refused."""
+    try:
+        assert cli.run_stage(stage, argv) == code
+    except SystemExit as exit_:
+        assert exit_.code == code
+    printed = capsys.readouterr()
+    assert not printed.out and "Traceback" not in printed.err
+    return " ".join(printed.err.split())
+
+
+@pytest.mark.parametrize(("stage", "recipe"), RECIPES)
+def test_every_recipe_parses_to_a_complete_configuration(stage: str, recipe: str) -> None:
+    config = cli.parse(stage, [recipe, *REQUIRED[stage]])
+    assert type(config).model_validate_json(config.model_dump_json()) == config
+    description, preset = recipes.STAGES[stage][recipe]
+    assert description.endswith(".") and type(config) is type(preset)
+
+
+def test_recipes_differ_where_they_should() -> None:
+    digests = {
+        recipe: cli.parse(stage, [recipe, *REQUIRED[stage]]).digest() for stage, recipe in RECIPES
+    }
+    assert len(set(digests.values())) == len(digests) - 2, "sd2 and marigold differ in --base only"
+
+
+def test_the_papers_recipe() -> None:
+    config = cli.parse("train", ["marigold-depth", "--out", "o", "--data", "d"])
+    assert isinstance(config, TrainConfig)
+    assert (config.batch.global_size, config.batch.micro_size) == (32, 2)
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (3e-5, 1e-2)
+    assert (config.optimizer.beta1, config.optimizer.beta2) == (0.9, 0.999)
+    assert (config.optimizer.eps, config.optimizer.clip_norm) == (1e-8, 1.0)
+    assert (config.schedule.max_steps, config.schedule.warmup_steps) == (20_000, 100)
+    assert config.schedule.final_lr_ratio == 0.01
+    assert config.model.initial_latent == "zeros" and config.zero.precision == "fp32"
+    assert config.data.flip_probability == 0.5
+
+
+def test_flags_reach_their_fields() -> None:
+    config = cli.parse(
+        "train",
+        ["tiny-depth", "--out", "o", "--data", "a", "--data", "b", "--weight", "9", "--weight", "1",
+         "--lr", "1e-4", "--max-steps", "7", "--zero-stage", "3", "--precision", "bf16",
+         "--num-workers", "4", "--batch", "16", "--micro-batch", "2", "--limit", "5",
+         "--model.initial-latent", "gaussian", "--no-tracking", "--register", "depth"],
+    )  # fmt: skip
+    assert isinstance(config, TrainConfig)
+    assert (config.data.uris, config.data.weights, config.data.limit) == (("a", "b"), (9, 1), 5)
+    assert (config.optimizer.lr, config.schedule.max_steps) == (1e-4, 7)
+    assert (config.zero.stage, config.zero.precision) == (3, "bf16")
+    assert (config.scaling.num_workers, config.accumulation_steps) == (4, 2)
+    assert config.model.initial_latent == "gaussian" and not config.tracking.enabled
+    assert config.register_as == "depth"
+    prepared = cli.parse(
+        "prepare", ["synthetic-street", "--out", "o", "--seed", "3", "--height", "64"]
+    )
+    assert isinstance(prepared, PrepareConfig)
+    assert (prepared.source.family, prepared.source.seed, prepared.source.height) == (
+        "street",
+        3,
+        64,
+    )
+    labelled = cli.parse("label", ["normals", *REQUIRED["label"], "--steps", "4", "--native-size"])
+    assert isinstance(labelled, LabelConfig)
+    assert (labelled.task, labelled.sampling.steps, labelled.native_size) == ("normals", 4, True)
+    scored = cli.parse(
+        "evaluate",
+        [
+            "synthetic-depth",
+            "--out",
+            "o",
+            "--data",
+            "a",
+            "--data",
+            "b",
+            "--labels",
+            "x",
+            "--labels",
+            "y",
+        ],
+    )
+    assert isinstance(scored, EvaluateConfig)
+    assert (scored.data, scored.labels, scored.model) == (("a", "b"), ("x", "y"), None)
+
+
+@pytest.mark.parametrize(
+    ("stage", "argv", "said"),
+    [
+        ("train", ["sd3-depth"], ["sd3-depth", "tiny-depth", "marigold-depth", "sd2-normals"]),
+        ("train", [], ["tiny-depth", "base-autoencoder"]),
+        ("train", [*TINY, "--bogus", "3"], ["--bogus"]),
+        ("train", ["tiny-depth", "--data", "d"], ["--out", "required"]),
+        ("train", ["base-image-diffusion", "--out", "o", "--data", "d"], ["--base", "required"]),
+        ("train", [*TINY, "--lr", "fast"], ["--lr", "fast"]),
+        ("train", [*TINY, "--zero-stage", "4"], ["'4'", "--zero-stage", "0", "1", "2", "3"]),
+        ("label", ["depth", "--out", "o", "--model", "m"], ["--images", "required"]),
+    ],
+)
+def test_what_the_parser_cannot_read_is_named(
+    stage: str, argv: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refusal(stage, argv, capsys)
+    for words in said:
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("stage", "argv", "line"),
+    [
+        (
+            "prepare",
+            ["synthetic-indoor", "--out", "o", "--height", "100"],
+            "prepare: --height 100 is not a multiple of the VAE's factor 8; use 96 or 104",
+        ),
+        (
+            "prepare",
+            ["synthetic-indoor", "--out", "o", "--width", "641"],
+            "prepare: --width 641 is not a multiple of the VAE's factor 8; use 640 or 648",
+        ),
+        (
+            "prepare",
+            ["synthetic-indoor", "--out", "o", "--frames-per-part", "0"],
+            "prepare: --frames-per-part 0: Input should be greater than 0",
+        ),
+        (
+            "train",
+            ["tiny-depth", "--out", "o"],
+            "train: --data is missing: give at least one shards URI",
+        ),
+        (
+            "train",
+            [*TINY, "--batch", "30"],
+            "train: --batch 30 is not a multiple of --micro-batch 4 x --num-workers 2 = 8; "
+            "use --batch 32",
+        ),
+        ("train", [*TINY, "--lr", "-1"], "train: --lr -1.0: Input should be greater than 0"),
+        (
+            "train",
+            [*TINY, "--optimizer.weight-decay", "-2"],
+            "train: --optimizer.weight-decay -2.0: Input should be greater than or equal to 0",
+        ),
+        (
+            "train",
+            ["base-autoencoder", "--out", "o", "--data", "d", "--objective.kl-weight", "-1"],
+            "train: --objective.kl-weight -1.0: Input should be greater than or equal to 0",
+        ),
+        (
+            "train",
+            [*TINY, "--weight", "1", "--weight", "2"],
+            "train: --weight is given 2 times but --data 1 times; "
+            "give one weight for each dataset, or none",
+        ),
+        (
+            "evaluate",
+            ["synthetic-depth", "--out", "o", "--data", "d"],
+            "evaluate: give either --model or --labels (one for each --data)",
+        ),
+        (
+            "label",
+            ["depth", *REQUIRED["label"], "--native-size", "--processing-size", "9"],
+            "label: --native-size and --processing-size 9 exclude each other",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    stage: str, argv: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(stage, argv, capsys) == line
+
+
+def test_two_mistakes_are_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse("train", [*TINY, "--lr", "-1", "--max-steps", "0"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ")[1] for line in lines] == ["--lr", "--max-steps"]
+
+
+def train_argv(data: Path | str, out: Path) -> list[str]:
+    return ["tiny-depth", "--out", str(out), "--data", str(data), "--no-tracking"]
+
+
+def test_data_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = train_argv(tmp_path / "absent", tmp_path / "out")
+    message = refusal("train", argv, capsys, cli.STAGE_ERROR)
+    assert (
+        message
+        == f"train: {tmp_path}/absent has no manifest.json, so it is not a finished artifact"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_another_kind_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from e2eft.artifacts import claim, commit
+
+    store = LocalStore(tmp_path / "labels")
+    config = label_config("i", store.uri, "m")
+    claim(store, "labels", config)
+    commit(store, "labels", config, files=[], counts={})
+    message = refusal("train", train_argv(store.uri, tmp_path / "out"), capsys, cli.STAGE_ERROR)
+    assert message == f"train: {store.uri} is a 'labels' artifact; expected shards"
+
+
+def test_data_of_a_newer_program_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_analytic_shards(str(tmp_path / "data"), 2, height=16, width=24).store
+    manifest = json.loads(store.read(MANIFEST))
+    manifest["details"]["shard_schema_version"] = 9
+    store.write(MANIFEST, json.dumps(manifest).encode())
+    message = refusal("train", train_argv(store.uri, tmp_path / "out"), capsys, cli.STAGE_ERROR)
+    assert "has shard schema 9, this program reads up to 1; upgrade e2eft" in message
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("gs://bucket/x", "unknown scheme; use a folder, file:// or s3://"),
+        ("s3://", "names no bucket"),
+        ("file://data/x", "write file:///data/x"),
+    ],
+)
+def test_uris_that_cannot_be_are_named(
+    uri: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refusal("train", train_argv(uri, tmp_path), capsys, cli.STAGE_ERROR)
+    assert said in refusal("prepare", ["synthetic-indoor", "--out", uri], capsys, cli.STAGE_ERROR)
+
+
+def test_another_configuration_at_the_same_place_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_analytic_shards(str(tmp_path / "data"), 2, height=16, width=24)
+    message = refusal(
+        "prepare", ["synthetic-indoor", "--out", data.uri, "--seed", "5"], capsys, cli.STAGE_ERROR
+    )
+    assert "config.source.seed: 0 -> 5" in message and "--overwrite" in message
+
+
+def test_finished_work_is_found_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_analytic_shards(str(tmp_path / "data"), 3, height=16, width=24)
+    argv = ["synthetic-indoor", "--out", data.uri, "--num-scenes", "3", "--frames-per-scene", "1",
+            "--frames-per-part", "8"]  # fmt: skip
+    assert cli.run_stage("prepare", argv) == 0
+    printed = capsys.readouterr().out
+    assert f"already prepared: {data.uri} (3 frames; nothing to do)" in printed
+    assert f"prepare: {data.uri}  (3 frames, 0 rejected;" in printed
+
+
+def test_an_interrupted_stage_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "execute", interrupt)
+    message = refusal("prepare", ["synthetic-indoor", "--out", "o"], capsys, cli.INTERRUPTED)
+    assert message == "prepare: interrupted; run the same command again to finish the rest"
+
+
+LOADED = (
+    "import runpy, sys\n"
+    "sys.argv = [sys.argv[1], *sys.argv[2:]]\n"
+    "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    "except SystemExit as e:\n    code = e.code\n"
+    "heavy = {'torch', 'ray', 'deepspeed', 'diffusers', 'mlflow', 'numpy'} & set(sys.modules)\n"
+    "print('CODE', code, 'HEAVY', sorted(heavy))\n"
+)
+
+
+@pytest.mark.parametrize("stage", recipes.STAGES)
+def test_help_answers_without_loading_anything_heavy(stage: str, tmp_path: Path) -> None:
+    recipe = next(iter(recipes.STAGES[stage]))
+    for argv in (["--help"], [recipe, "--help"]):
+        script = REPOSITORY / f"pipelines/{stage}.py"
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED, str(script), *argv],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert "CODE 0 HEAVY []" in done.stdout, done.stdout[-500:] + done.stderr
+        assert (recipe in done.stdout) if len(argv) == 1 else ("--out" in done.stdout)
+
+
+def test_every_entry_point_says_the_same(tmp_path: Path) -> None:
+    """As a script from any folder, and as the console script."""
+    argv = ["tiny-depth", "--out", "o", "--data", "d", "--batch", "7"]
+    script = [sys.executable, str(REPOSITORY / "pipelines/train.py"), *argv]
+    console = [
+        sys.executable,
+        "-c",
+        "import sys; from e2eft.cli import main; sys.exit(main())",
+        "train",
+        *argv,
+    ]
+    environment = os.environ | {"PYTHONPATH": ""}
+    by_script = subprocess.run(
+        script, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    by_console = subprocess.run(
+        console, cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert by_script.returncode == by_console.returncode == cli.USAGE_ERROR
+    assert by_script.stderr == by_console.stderr
+    assert by_script.stderr.startswith("train: --batch 7 is not a multiple")
+
+
+def test_the_console_script_lists_the_stages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["e2eft", "--help"])
+    assert cli.main() == 0
+    printed = capsys.readouterr().out
+    assert all(stage in printed for stage in recipes.STAGES)
+    monkeypatch.setattr(sys, "argv", ["e2eft", "bake"])
+    assert cli.main() == cli.USAGE_ERROR
+    assert "unknown stage 'bake'; stages are prepare, train" in capsys.readouterr().err

@@ -1,0 +1,393 @@
+"""Scores of label artifacts, on analytic frames whose scores are known in closed form."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from e2eft import evaluate
+from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, verify
+from e2eft.data import labels as label_files
+from e2eft.data.sample import Sample
+from e2eft.data.shards import ROWS_PER_GROUP
+from e2eft.evaluate import job
+from e2eft.evaluate.chunks import Job, score_chunk
+from e2eft.evaluate.protocols import LeastSquaresDepth, PerImageAngular
+from e2eft.evaluate.scores import SUMMARY, TABLE
+from tests.scored_frames import (
+    HEIGHT,
+    WIDTH,
+    affine,
+    config_of,
+    make_frame,
+    write_labels,
+    write_shards,
+)
+
+
+def rows_of(scores: Artifact) -> list[dict[str, Any]]:
+    return evaluate.read_table(scores)[1].to_pylist()
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks in this process, the last one first."""
+
+    def rows(function: Callable[..., Any], chunks: list[Any], task: Job) -> Any:
+        return (row for chunk in reversed(chunks) for row in function(chunk, task))
+
+    monkeypatch.setattr(job, "_rows_as_they_come", rows)
+
+
+@pytest.fixture
+def frames() -> list[Sample]:
+    return [make_frame(n, "plane") for n in range(20)] + [make_frame(n, "wall") for n in range(13)]
+
+
+@pytest.fixture
+def shards(tmp_path: Path, frames: list[Sample]) -> Artifact:
+    """33 frames in two parts whose ends are no ends of chunks or row groups."""
+    return write_shards(tmp_path / "shards", frames, [19, 14])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_perfect_depth_scores_zero_and_the_constant_is_each_images_mean_depth(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    write_labels(tmp_path / "labels", "depth", {f.key: affine(f) for f in frames}, shards)
+    config = config_of(tmp_path / "scores", "depth", [shards])
+    scores = evaluate.run(config, [str(tmp_path / "labels")])
+    rows = rows_of(scores)
+    assert [row["key"] for row in rows] == [frame.key for frame in frames]
+    for row, frame in zip(rows, frames, strict=True):
+        scored = np.isfinite(frame.depth_m) & (frame.depth_m < 80)
+        assert row["pixels"] == scored.sum() == HEIGHT * WIDTH - 4 * WIDTH - 8 - 6
+        assert (row["domain"], row["scene"]) == (frame.source, frame.scene)
+        assert row["abs_rel"] < 2e-4 and row["delta1"] == 1
+        truth = frame.depth_m[scored].astype(float)
+        expected = np.mean(np.abs(truth.mean() - truth) / truth)
+        assert row["constant_abs_rel"] == pytest.approx(expected, rel=1e-3)
+        assert row["constant_rmse"] == pytest.approx(truth.std(), rel=1e-3)
+    assert scores.counts == {"images": 33, "scored": 33}
+    assert verify(scores) == []
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_the_summary_is_the_mean_over_images_of_each_domain_and_of_all(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    generator = np.random.default_rng(0)
+    noisy = {
+        f.key: np.clip(affine(f) + generator.normal(0, 0.002, f.size), 0, 1).astype(np.float32)
+        for f in frames
+    }
+    labels = write_labels(tmp_path / "labels", "depth", noisy, shards)
+    scores = evaluate.run(config_of(tmp_path / "scores", "depth", [shards]), [labels.uri])
+    rows, summary = rows_of(scores), json.loads(scores.store.read(SUMMARY))
+    assert summary["complete"] is True and summary["protocol"] == "least-squares-depth to 80 m"
+    for name, group in {"": summary["overall"], **summary["domains"]}.items():
+        mine = [row for row in rows if name in ("", row["domain"])]
+        numbers = group["metrics"]["abs_rel"]
+        assert group["scored"] == len(mine) == {"": 33, "plane": 20, "wall": 13}[name]
+        assert numbers["mean"] == pytest.approx(np.mean([row["abs_rel"] for row in mine]))
+        assert numbers["low"] < numbers["mean"] < numbers["high"] < numbers["constant"]
+        constants = [row["constant_abs_rel"] for row in mine]
+        assert numbers["constant"] == pytest.approx(np.mean(constants))
+    report = scores.store.read("report.md").decode()
+    assert "| abs_rel ↓ |" in report and "plane (20 of 20)" in report
+    assert "Incomplete" not in report
+    found = evaluate.headline(scores)
+    assert (found.metric_name, found.lower_is_better, found.complete) == ("abs_rel", True, True)
+    assert found.value == summary["overall"]["metrics"]["abs_rel"]["mean"]
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_what_cannot_be_scored_is_counted_listed_and_makes_the_score_incomplete(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    predictions: dict[str, np.ndarray | str] = {frame.key: affine(frame) for frame in frames}
+    keys = list(predictions)
+    del predictions[keys[0]]
+    predictions[keys[1]] = "decode_truncated"
+    predictions[keys[2]] = affine(frames[2])[:, :-1]
+    in_sky, on_ground = affine(frames[3]).copy(), affine(frames[4]).copy()
+    in_sky[0, 0] = on_ground[20, 20] = np.nan
+    predictions[keys[3]], predictions[keys[4]] = in_sky, on_ground
+    labels = write_labels(tmp_path / "labels", "depth", predictions, shards)
+    paths = {row["key"]: row["npy_path"] for row in label_files.open_labels(labels.uri).rows()}
+    (tmp_path / "labels" / paths[keys[5]]).unlink()
+    (tmp_path / "labels" / paths[keys[6]]).write_bytes(b"\x93NUMPY no array")
+    scores = evaluate.run(config_of(tmp_path / "scores", "depth", [shards]), [labels.uri])
+    status = {row["key"]: row["status"] for row in rows_of(scores)}
+    expected = {0: "missing", 1: "rejected", 2: "wrong_size", 3: "scored", 4: "not_finite"}
+    expected |= {5: "missing", 6: "unreadable", 7: "scored"}
+    assert {number: status[keys[number]] for number in expected} == expected
+    assert scores.counts["scored"] == 27 and scores.counts["missing"] == 2
+    summary = json.loads(scores.store.read(SUMMARY))
+    assert summary["complete"] is False and not evaluate.headline(scores).complete
+    assert {entry["key"] for entry in summary["problems"]} == {keys[n] for n in (0, 1, 2, 4, 5, 6)}
+    detail = next(e["detail"] for e in summary["problems"] if e["status"] == "not_finite")
+    assert detail == f"1 of {HEIGHT * WIDTH - 4 * WIDTH - 14} scored pixels"
+    assert "Incomplete" in scores.store.read("report.md").decode()
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_frame_without_truth_in_range_is_not_the_models_fault(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    far = make_frame(99)
+    far.depth_m[:] = 300.0
+    data = write_shards(tmp_path / "far", [*frames[:3], far], [4])
+    predictions = {frame.key: affine(frame) for frame in [*frames[:3], far]}
+    labels = write_labels(tmp_path / "labels", "depth", predictions, data)
+    scores = evaluate.run(config_of(tmp_path / "scores", "depth", [data]), [labels.uri])
+    assert scores.counts == {"images": 4, "scored": 3, "nothing_to_score": 1}
+    assert evaluate.headline(scores).complete
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_normals_turned_by_ten_degrees_are_ten_degrees_off(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    angle = np.deg2rad(10)
+    turned: dict[str, np.ndarray | str] = {}
+    for frame in frames:
+        normal = np.nan_to_num(frame.normals_cam, nan=0.5)
+        across = np.cross(normal, [1.0, 0.2, 0.1])
+        across /= np.linalg.norm(across, axis=-1, keepdims=True)
+        turned[frame.key] = (np.cos(angle) * normal + np.sin(angle) * across).astype(np.float32)
+    labels = write_labels(tmp_path / "labels", "normals", turned, shards)
+    scores = evaluate.run(config_of(tmp_path / "scores", "normals", [shards]), [labels.uri])
+    for row, frame in zip(rows_of(scores), frames, strict=True):
+        assert row["mean_deg"] == pytest.approx(10, abs=0.05)
+        assert row["pct_11_25"] == 100 and row["pct_7_5"] == 0
+        assert row["pixels"] == np.isfinite(frame.normals_cam).all(-1).sum()
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_the_constant_normal_is_the_best_of_its_domain(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    facing = {f.key: np.broadcast_to(np.float32([0, 0, -1]), (*f.size, 3)).copy() for f in frames}
+    labels = write_labels(tmp_path / "labels", "normals", facing, shards)
+    scores = evaluate.run(config_of(tmp_path / "scores", "normals", [shards]), [labels.uri])
+    summary = json.loads(scores.store.read(SUMMARY))
+    grid = np.random.default_rng(0).normal((0, -0.5, -1), 1, (3000, 3))
+    grid /= np.linalg.norm(grid, axis=1, keepdims=True)
+    for domain, group in summary["domains"].items():
+        mine = [frame.normals_cam.reshape(-1, 3) for frame in frames if frame.source == domain]
+        known = [normals[np.isfinite(normals).all(1)] for normals in mine]
+        angles = [np.rad2deg(np.arccos(np.clip(n @ grid.T, -1, 1))).mean(0) for n in known]
+        best = np.mean(angles, axis=0).min()
+        numbers = group["metrics"]["mean_deg"]
+        assert best - 0.2 < numbers["constant"] < min(best + 0.2, numbers["mean"])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_eight_bit_normals_cost_little_and_sixteen_bit_depth_nothing(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    depth = {f.key: affine(f) for f in frames}
+    normals = {f.key: np.nan_to_num(f.normals_cam, nan=0.57735027) for f in frames}
+    found = {}
+    for task, predictions in {"depth": depth, "normals": normals}.items():
+        labels = write_labels(tmp_path / task, task, predictions, shards, npy=False)
+        scores = evaluate.run(config_of(tmp_path / f"s-{task}", task, [shards]), [labels.uri])
+        found[task] = evaluate.headline(scores).value
+    assert found["depth"] < 5e-4
+    assert 0.05 < found["normals"] < 0.4
+
+
+def test_scores_do_not_depend_on_how_the_frames_are_cut(
+    tmp_path: Path, frames: list[Sample], without_ray: None
+) -> None:
+    tables = []
+    for number, parts in enumerate([[19, 14], [33], [8, 8, 8, 9]]):
+        data = write_shards(tmp_path / f"shards-{number}", frames, parts)
+        predictions = {f.key: np.sqrt(affine(f)) for f in frames}
+        labels = write_labels(tmp_path / f"labels-{number}", "depth", predictions, data)
+        scores = evaluate.run(config_of(tmp_path / f"s-{number}", "depth", [data]), [labels.uri])
+        tables.append([{**row, "dataset": ""} for row in rows_of(scores)])
+    assert tables[0] == tables[1] == tables[2]
+    assert ROWS_PER_GROUP == 8
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_panels_show_the_worst_and_the_middle(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    predictions = {f.key: affine(f) for f in frames}
+    predictions[frames[21].key] = np.random.default_rng(0).random(frames[21].size, np.float32)
+    labels = write_labels(tmp_path / "labels", "depth", predictions, shards)
+    config = config_of(tmp_path / "scores", "depth", [shards], panels=2)
+    scores = evaluate.run(config, [labels.uri])
+    names = [entry.path for entry in scores.files if entry.path.startswith("panels/")]
+    assert names == [f"panels/{n}.png" for n in ("median-1", "median-2", "worst-1", "worst-2")]
+    worst, middle = (np.asarray(Image.open(tmp_path / "scores" / n)) for n in (names[2], names[0]))
+    assert worst.shape == middle.shape
+    errors = np.s_[-60:-20, -WIDTH - 10 :]
+    assert np.abs(worst[errors].astype(int) - middle[errors]).mean() > 20
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_the_lineage_names_data_and_labels_by_digest(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    labels = write_labels(tmp_path / "labels", "depth", {f.key: affine(f) for f in frames}, shards)
+    scores = evaluate.run(config_of(tmp_path / "scores", "depth", [shards]), [labels.uri])
+    assert scores.parents == (shards.as_parent("data"), labels.as_parent("labels"))
+    table = pq.read_table(tmp_path / "scores" / TABLE)
+    assert table["abs_rel"].null_count == 0
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_finished_scores_are_found_and_scores_of_other_labels_are_refused(
+    tmp_path: Path, frames: list[Sample], shards: Artifact, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside = tmp_path / "scores" / "labels"
+    labels = write_labels(inside, "depth", {f.key: affine(f) for f in frames}, shards)
+    config = config_of(tmp_path / "scores", "depth", [shards])
+    first = evaluate.run(config, [labels.uri])
+    assert evaluate.run(config, [labels.uri]) == first
+    assert "nothing to do" in capsys.readouterr().out
+    (inside / "manifest.json").unlink()
+    other = {f.key: affine(f) ** 2 for f in frames}
+    labels = write_labels(inside, "depth", other, shards, model=Parent("model", "other", "d"))
+    with pytest.raises(ArtifactError, match="other labels or data"):
+        evaluate.run(config, [labels.uri])
+    again = evaluate.run(config.model_copy(update={"overwrite": True}), [labels.uri])
+    assert again.digest != first.digest
+    assert evaluate.headline(again).value > evaluate.headline(first).value
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_wrong_pairs_are_refused_by_name(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    others = write_shards(tmp_path / "others", frames[:5], [5])
+    predictions = {f.key: affine(f) for f in frames}
+    labels = write_labels(tmp_path / "labels", "depth", predictions, shards)
+    with pytest.raises(ArtifactError, match=f"made from {shards.uri}.*not from {others.uri}"):
+        evaluate.run(config_of(tmp_path / "a", "depth", [others]), [labels.uri])
+    with pytest.raises(ArtifactError, match="holds depth labels; per-image-angular scores normals"):
+        evaluate.run(config_of(tmp_path / "b", "normals", [shards]), [labels.uri])
+    with pytest.raises(ValueError, match="the same shards are given as --data twice"):
+        evaluate.run(config_of(tmp_path / "c", "depth", [shards, shards]), [labels.uri] * 2)
+    with pytest.raises(ValueError, match="1 labels for 2 --data"):
+        evaluate.run(config_of(tmp_path / "d", "depth", [shards, others]), [labels.uri])
+    wrong = config_of(tmp_path / "e", "depth", [shards], protocol="per-image-angular")
+    with pytest.raises(ValueError, match="--protocol per-image-angular does not score depth"):
+        evaluate.run(wrong, [labels.uri])
+    nothing = write_labels(tmp_path / "none", "depth", {"x": affine(frames[0])})
+    with pytest.raises(ValueError, match=r"none of 33 images could be scored.*missing"):
+        evaluate.run(config_of(tmp_path / "f", "depth", [shards]), [nothing.uri])
+
+
+@pytest.fixture
+def two_scores(
+    tmp_path: Path, frames: list[Sample], shards: Artifact, without_ray: None
+) -> tuple[Artifact, Artifact]:
+    """A worse and a better model on the same images."""
+    scores = []
+    for name, power in {"worse": 3.0, "better": 1.5}.items():
+        predictions = {f.key: affine(f) ** power for f in frames}
+        labels = write_labels(tmp_path / f"l-{name}", "depth", predictions, shards)
+        config = config_of(tmp_path / name, "depth", [shards])
+        scores.append(evaluate.run(config, [labels.uri]))
+    return scores[0], scores[1]
+
+
+def test_a_paired_difference_is_the_mean_difference_with_its_own_interval(
+    two_scores: tuple[Artifact, Artifact],
+) -> None:
+    worse, better = two_scores
+    rows = [[row["abs_rel"] for row in rows_of(scores)] for scores in two_scores]
+    mean, low, high = evaluate.paired_difference(worse.uri, better, "abs_rel")
+    assert mean == pytest.approx(np.mean(rows[0]) - np.mean(rows[1]), abs=1e-12)
+    assert 0 < low < mean < high
+    deviation = np.std(np.subtract(*rows)) / np.sqrt(len(rows[0]))
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.15)
+    mirrored = evaluate.paired_difference(better, f"{worse.uri}/{TABLE}", "abs_rel")
+    assert np.allclose(mirrored, (-mean, -high, -low), atol=1e-12)
+    assert evaluate.paired_difference(worse, worse, "delta1") == (0, 0, 0)
+    assert evaluate.paired_difference(worse, better, "abs_rel", seed=1)[1:] != (low, high)
+
+
+def test_only_like_is_compared_with_like(
+    two_scores: tuple[Artifact, Artifact], tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    worse, _ = two_scores
+    predictions = {f.key: affine(f) for f in frames}
+    labels = write_labels(tmp_path / "l", "depth", predictions, shards)
+    nearer = config_of(tmp_path / "near", "depth", [shards], max_depth_m=20.0)
+    near = evaluate.run(nearer, [labels.uri])
+    with pytest.raises(ValueError, match=r"to 80 m.*to 20 m.*not comparable"):
+        evaluate.paired_difference(worse, near, "abs_rel")
+    predictions.pop(frames[7].key)
+    fewer_labels = write_labels(tmp_path / "l2", "depth", predictions, shards)
+    fewer = evaluate.run(config_of(tmp_path / "few", "depth", [shards]), [fewer_labels.uri])
+    with pytest.raises(ValueError, match=f"{frames[7].key} only in {worse.uri}, none only in"):
+        evaluate.paired_difference(worse, fewer, "abs_rel")
+    with pytest.raises(ValueError, match=r"no metric 'mean_deg'.*abs_rel"):
+        evaluate.paired_difference(worse, worse, "mean_deg")
+
+
+def test_the_same_shards_elsewhere_are_the_same_images(
+    two_scores: tuple[Artifact, Artifact], tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    moved = tmp_path / "moved"
+    Path(shards.uri).rename(moved)
+    data = load_artifact(str(moved))
+    predictions = {f.key: affine(f) for f in frames}
+    labels = write_labels(tmp_path / "l3", "depth", predictions, data)
+    scores = evaluate.run(config_of(tmp_path / "s3", "depth", [data]), [labels.uri])
+    mean, low, _ = evaluate.paired_difference(two_scores[0], scores, "abs_rel")
+    assert 0 < low < mean
+    assert evaluate.headline(scores).data_digest == evaluate.headline(two_scores[0]).data_digest
+
+
+def test_the_depth_protocol_ignores_scale_shift_and_whatever_is_out_of_range() -> None:
+    frame, protocol = make_frame(3), LeastSquaresDepth(80.0)
+    noise = np.random.default_rng(1).normal(0, 0.3, frame.size)
+    prediction = np.where(protocol.scored(frame), frame.depth_m + noise, 0)
+    scores = protocol.errors(prediction, frame)
+    changed = np.where(protocol.scored(frame), 0.01 * prediction + 0.3, 77.0)
+    for name, value in protocol.errors(changed, frame).items():
+        assert value == pytest.approx(scores[name], rel=1e-6), name
+    scored = protocol.scored(frame)
+    slope, shift = np.polyfit(prediction[scored], frame.depth_m[scored], 1)
+    aligned = np.clip(slope * prediction[scored] + shift, 1e-5, 80)
+    truth = frame.depth_m[scored]
+    assert scores["abs_rel"] == pytest.approx(np.mean(np.abs(aligned - truth) / truth), rel=1e-9)
+    assert set(scores) == set(protocol.metrics)
+
+
+def test_evidence_is_spread_over_the_image_and_weighs_images_equally() -> None:
+    protocol, frame = PerImageAngular(), make_frame(4)
+    taken = protocol.evidence(frame, 16)
+    known = frame.normals_cam[np.isfinite(frame.normals_cam).all(-1)]
+    assert taken.shape == (16, 3)
+    assert (taken[0] == known[0]).all() and (taken[-1] == known[-1]).all()
+    few, many = np.float32([[0, -1, 0]] * 2), np.float32([[0, 0, -1]] * 300)
+    third = np.float32([[0, -1, 0]])
+    assert np.allclose(protocol.constant([few, many, third]), [0, -1, 0])
+    assert protocol.constant([]) == [0, 0, -1]
+
+
+def test_a_chunk_scores_only_its_own_frames(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    from e2eft.data.labels import open_labels
+    from e2eft.data.shards import open_shards
+    from e2eft.evaluate.chunks import Pair, plan_chunks
+
+    labels = write_labels(tmp_path / "labels", "depth", {f.key: affine(f) for f in frames}, shards)
+    task = Job(LeastSquaresDepth(80.0), (Pair(open_shards(shards.uri), open_labels(labels.uri)),))
+    chunks = plan_chunks(task, [[frame.key for frame in frames]])
+    assert [len(json.loads(chunk["chunk"])["labels"]) for chunk in chunks] == [19, 14]
+    assert [row["key"] for row in score_chunk(chunks[1], task)] == [f.key for f in frames[19:]]

@@ -1,0 +1,240 @@
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from e2eft import storage
+from e2eft.storage import (
+    LocalStore,
+    S3Store,
+    StorageError,
+    absolute,
+    download_folder,
+    join,
+    open_store,
+    upload_folder,
+)
+
+WRITERS = 8
+BLOCK = 1 << 20
+READS = 50
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def stop() -> Iterator[threading.Event]:
+    """Ends the threads of a test, also of one that fails."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_what_was_written_is_read_listed_and_deleted(store: LocalStore) -> None:
+    for path in ("b/z.bin", "b.txt", "a/deep/er.bin"):
+        store.write(path, path.encode())
+    store.write("b.txt", b"again")
+    assert list(store.list()) == [("a/deep/er.bin", 13), ("b.txt", 5), ("b/z.bin", 7)]
+    assert list(store.list("b/")) == [("b/z.bin", 7)]
+    assert store.read("b.txt") == b"again"
+    assert store.exists("b.txt") and not store.exists("b") and not store.exists("c")
+    store.delete("b.txt")
+    store.delete("b.txt")
+    assert not store.exists("b.txt")
+    store.delete_all()
+    assert list(store.list()) == []
+
+
+def test_a_reader_sees_the_old_content_or_the_new_never_a_part(
+    store: LocalStore, stop: threading.Event
+) -> None:
+    store.write("file", b"a" * BLOCK)
+
+    def overwrite() -> int:
+        writes = 0
+        while not stop.is_set():
+            store.write("file", (b"b", b"a")[writes % 2] * BLOCK)
+            writes += 1
+        return writes
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(overwrite)
+        seen: set[bytes] = set()
+        for _ in range(READS):
+            content = store.read("file")
+            assert content.count(content[:1]) == len(content) == BLOCK
+            assert [path for path, _ in store.list()] == ["file"]
+            seen.add(content[:1])
+        while len(seen) < 2:
+            seen.add(store.read("file")[:1])
+        stop.set()
+        assert writer.result() > 0
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("file", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"cannot write .*/file: No space left on device"):
+        store.write("file", b"new")
+    assert store.read("file") == b"old"
+    assert os.listdir(store.folder) == ["file"]
+
+
+def test_what_a_killed_writer_left_is_not_listed(store: LocalStore) -> None:
+    store.write("kept", b"x")
+    staged = store._staged("lost", b"y")
+    assert staged.is_file()
+    assert [path for path, _ in store.list()] == ["kept"]
+    assert not store.exists("lost")
+
+
+def test_one_of_many_creators_wins(store: LocalStore) -> None:
+    barrier = threading.Barrier(WRITERS)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        return store.create("claim", str(number).encode())
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        won = list(pool.map(create, range(WRITERS)))
+    assert sum(won) == 1
+    assert store.read("claim") == str(won.index(True)).encode()
+    assert os.listdir(store.folder) == ["claim"]
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "..", "/etc/passwd"])
+def test_paths_out_of_the_store_are_refused(store: LocalStore, path: str) -> None:
+    (store.folder.parent / "x").write_bytes(b"theirs")
+    for call in (store.read, store.exists, store.delete, lambda p: store.write(p, b"")):
+        with pytest.raises(StorageError, match="leaves its folder"):
+            call(path)
+    assert (store.folder.parent / "x").read_bytes() == b"theirs"
+
+
+def test_names_with_two_dots_in_them_are_ordinary(store: LocalStore) -> None:
+    store.write("a..b/c...d", b"x")
+    assert store.read("a..b/c...d") == b"x"
+
+
+def test_errors_of_the_disk_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    below_a_file = LocalStore(tmp_path / "file")
+    with pytest.raises(StorageError, match=r"cannot write .*/file/x: .*check the path"):
+        below_a_file.write("x", b"")
+    with pytest.raises(StorageError, match="is not there"):
+        below_a_file.read("x")
+    with pytest.raises(StorageError, match=r"cannot read .*: Is a directory"):
+        LocalStore(tmp_path.parent).read(tmp_path.name)
+
+
+def test_a_disk_without_hard_links_is_named(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageError, match="must allow hard links"):
+        store.create("x", b"")
+    assert list(store.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket", "prefix"),
+    [
+        ("s3://bucket/a/b", "bucket", "a/b"),
+        ("s3://bucket", "bucket", ""),
+        ("s3://bucket/a/", "bucket", "a"),
+        # Cut off at '#' or '?', an --overwrite would empty the folder above.
+        ("s3://bucket/runs/a#1", "bucket", "runs/a#1"),
+        ("s3://bucket/runs/a?b", "bucket", "runs/a?b"),
+        ("s3://bucket/100%25 of", "bucket", "100%25 of"),
+    ],
+)
+def test_s3_uris(uri: str, bucket: str, prefix: str) -> None:
+    opened = open_store(uri)
+    assert isinstance(opened, S3Store)
+    assert (opened.bucket, opened.prefix, opened.uri) == (bucket, prefix, uri.rstrip("/"))
+
+
+def test_local_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    folders = {
+        "x/#1": tmp_path / "x/#1",
+        "file:///data/a%20b/#1": Path("/data/a b/#1"),
+        "file:/data": Path("/data"),
+        "/data/../runs": Path("/runs"),
+        "~/runs": Path("/home/somebody/runs"),
+    }
+    for uri, folder in folders.items():
+        opened = open_store(uri)
+        assert isinstance(opened, LocalStore) and opened.folder == folder
+    assert absolute("x") == str(tmp_path / "x")
+    assert absolute("s3://bucket/x") == "s3://bucket/x"
+    assert join("s3://bucket/x/", "/a/", "b") == "s3://bucket/x/a/b"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("", "the URI is empty"),
+        ("s3://", "names no bucket; write s3://bucket/prefix"),
+        ("s3:///prefix", "names no bucket"),
+        ("s3://bucket/../other", "leaves its folder"),
+        ("gs://bucket/x", "unknown scheme; use a folder, file:// or s3://"),
+        ("file://data/x", "names a host; write file:///data/x"),
+    ],
+)
+def test_bad_uris_are_refused_with_what_would_do(uri: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message):
+        open_store(uri)
+
+
+def test_folders_are_copied_up_and_down(store: LocalStore, tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    for name in ("a.txt", "b/c.txt"):
+        (original / name).parent.mkdir(parents=True, exist_ok=True)
+        (original / name).write_text(name)
+    assert upload_folder(original, store, "model") == ["model/a.txt", "model/b/c.txt"]
+    store.write("model-2/other.txt", b"")
+    copy = download_folder(store, "model", tmp_path / "copy")
+    assert sorted(p.relative_to(copy).as_posix() for p in copy.rglob("*.txt")) == [
+        "a.txt",
+        "b/c.txt",
+    ]
+    assert (copy / "b/c.txt").read_text() == "b/c.txt"
+    with pytest.raises(StorageError, match=r"nothing is empty or not there"):
+        download_folder(store, "nothing", tmp_path / "none")
+
+
+def test_an_s3_store_is_shipped_without_its_client() -> None:
+    import pickle
+
+    opened = S3Store("bucket", "prefix")
+    opened._client = threading.Lock()
+    again = pickle.loads(pickle.dumps(opened))
+    assert (again.uri, again._client) == ("s3://bucket/prefix", None)
+
+
+def test_missing_s3_credentials_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    with pytest.raises(StorageError, match="no S3 credentials; set AWS_ACCESS_KEY_ID"):
+        storage.open_store("s3://bucket/x").read("y")
