@@ -168,10 +168,14 @@ def _register(config: EvaluateConfig, scores: Any) -> None:
 
     from e2eft import evaluate
     from e2eft.model.pretrained import export_source, find_model, read_source_card
+    from e2eft.tracking import download_model, is_registry_uri
 
     assert config.model is not None
     with tempfile.TemporaryDirectory(prefix="e2eft-register-") as scratch:
-        source = find_model(config.model, Path(scratch))
+        name = config.model
+        if is_registry_uri(name):
+            name = str(download_model(config.tracking, name, Path(scratch, "registered")).folder)
+        source = find_model(name, Path(scratch))
         folder = export_source(source, Path(scratch, "model"))
         outcome = evaluate.register(config, scores, folder, read_source_card(source).as_json())
     print(f"models:/{config.register_as}: {outcome.reason}")

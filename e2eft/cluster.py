@@ -39,11 +39,22 @@ def connect() -> None:
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
     if not os.environ.get("RAY_ADDRESS"):
         variables |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        options |= {"include_dashboard": False, "runtime_env": {"env_vars": variables}}
+        environment = {
+            "env_vars": variables,
+            "worker_process_setup_hook": "e2eft.cluster.quiet_worker",
+        }
+        options |= {"include_dashboard": False, "runtime_env": environment}
         logical = max(4, os.cpu_count() or 1)
         options["num_cpus"] = int(os.environ.get("E2EFT_LOCAL_CPUS", logical))
     ray.init(**options)
     quiet_ray_data()
+
+
+def quiet_worker() -> None:
+    """Silences what a local cluster's processes would repeat every second."""
+    # Ray Train's cleaner asks the dashboard, which a local cluster does without.
+    cleaner = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
+    logging.getLogger(cleaner).setLevel(logging.ERROR)
 
 
 def quiet_ray_data() -> None:

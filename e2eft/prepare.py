@@ -162,6 +162,10 @@ def _commit(
             f"{len(rejects)} of {len(source)} frames were rejected ({dict(reasons)}), more than "
             f"--max-reject-fraction {config.max_reject_fraction}; see {config.out}/parts"
         )
+    if not any(record.rows for record in records):
+        raise ValueError(
+            f"all {len(source)} frames were rejected ({dict(reasons)}); see {config.out}/parts"
+        )
     table = pa.Table.from_arrays(
         [pa.array([reject[i] for reject in rejects], pa.string()) for i in range(3)],
         names=["key", "reason", "detail"],

@@ -1,9 +1,12 @@
 """A training run without Ray: the loop's surroundings in plain processes that share a disk."""
 
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from e2eft.config import TrackingConfig, TrainConfig
+from e2eft.data.batches import TrainingBatch
 from e2eft.data.shards import open_shards
 from e2eft.model.pretrained import find_model
 from e2eft.train.engine import Engine
@@ -100,6 +104,70 @@ def build_loop(context: Any, config: TrainConfig, objective: Objective) -> Loop:
     objective.attach(engine.model)
     shards = [open_shards(uri) for uri in config.data.uris]
     return Loop(context, config, engine, objective, shards, shards)
+
+
+def _run_rank(rank: int, world_size: int, folder: str, configs: dict[str, str]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    root = Path(folder)
+    rendezvous = f"file://{root}/rendezvous-{world_size}"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
+    for name, config_json in configs.items():
+        config = TrainConfig.model_validate_json(config_json)
+        losses = {}
+        context = PlainContext(root / name, rank, world_size)
+        objective = blank_objective(config, root / f"{name}-model-{rank}")
+        loop = build_loop(context, config, objective)
+        record_losses(loop, losses)
+        weights = loop.run()
+        (root / f"{name}-losses-{rank}.json").write_text(json.dumps(losses))
+        if rank == 0:
+            torch.save(weights, root / f"{name}.pt")
+    dist.destroy_process_group()
+
+
+def record_losses(loop: Loop, losses: dict[int, float]) -> None:
+    """Fills `losses` with the loss of each micro-batch, by its number in the run."""
+    original, context = loop.objective.loss, loop.context
+    accumulation = loop.config.accumulation_steps
+    numbers = (
+        number
+        for step in range(loop.config.schedule.max_steps)
+        for number in loop.plan.of_rank(step, context.rank, context.world_size, accumulation)
+    )
+
+    def loss(training: TrainingBatch) -> Tensor:
+        made = original(training)
+        losses[next(numbers)] = float(made.detach())
+        return made
+
+    loop.objective.loss = loss  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of plain processes left: losses by number of micro-batch, and the weights."""
+
+    losses: dict[int, float]
+    weights: dict[str, Tensor]
+
+
+def run_processes(
+    folder: Path, world_size: int, configs: dict[str, TrainConfig]
+) -> dict[str, Outcome]:
+    """Runs each configuration in `world_size` processes joined by gloo, one after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {name: config.model_dump_json() for name, config in configs.items()}
+    torch.multiprocessing.spawn(_run_rank, (world_size, str(folder), texts), nprocs=world_size)
+    outcomes: dict[str, Outcome] = {}
+    for name in configs:
+        losses: dict[int, float] = {}
+        for rank in range(world_size):
+            mine = json.loads((folder / f"{name}-losses-{rank}.json").read_text())
+            losses |= {int(number): loss for number, loss in mine.items()}
+        weights = torch.load(folder / f"{name}.pt", weights_only=True)
+        outcomes[name] = Outcome(dict(sorted(losses.items())), weights)
+    return outcomes
 
 
 def run_loop(context: PlainContext, config: TrainConfig, scratch: Path) -> dict[str, Tensor]:

@@ -74,14 +74,15 @@ def find_model(name: str, scratch: Path | None = None) -> ModelSource:
     `scratch`.
 
     Raises:
-        ModelError: for a folder that is there but holds no model.
+        ModelError: for a folder that is there but holds no model, or a registered model's URI.
         ArtifactError, StorageError: for a URI that is no finished training run.
     """
     if name in PACKAGED:
         return ModelSource(name, unet=str(BASES / name), shared=str(BASES / "shared"))
-    scratch = scratch or Path(tempfile.mkdtemp(prefix="e2eft-model-"))
+    if name.startswith("models:/"):
+        raise ModelError(f"{name} is a registered model; give its run's folder or URI here")
     if name == BLANK:
-        folder = str(write_blank_model(scratch / BLANK))
+        folder = str(write_blank_model(_scratch(scratch) / BLANK))
         return ModelSource(name, folder, folder)
     if "://" in name or Path(name).expanduser().exists():
         folder = str(_local_copy(name, scratch))
@@ -95,7 +96,11 @@ def find_model(name: str, scratch: Path | None = None) -> ModelSource:
     return ModelSource(name, name, name)
 
 
-def _local_copy(uri: str, scratch: Path) -> Path:
+def _scratch(folder: Path | None) -> Path:
+    return folder or Path(tempfile.mkdtemp(prefix="e2eft-model-"))
+
+
+def _local_copy(uri: str, scratch: Path | None) -> Path:
     store = open_store(uri)
     subfolder = ""
     if store.exists(MANIFEST):
@@ -108,7 +113,7 @@ def _local_copy(uri: str, scratch: Path) -> Path:
         )
     if "://" not in uri or uri.startswith("file://"):
         return Path(store.uri, subfolder)
-    return download_folder(store, subfolder, scratch / "downloaded")
+    return download_folder(store, subfolder, _scratch(scratch) / "downloaded")
 
 
 def _load_component(kind: Any, source: ModelSource, component: str, **options: Any) -> Any:

@@ -6,11 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from e2eft.artifacts import Artifact, Parent, claim, commit, entries
+from e2eft.artifacts import CLAIM, Artifact, Parent, claim, commit, entries
 from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig
 from e2eft.data.shards import open_shards
-from e2eft.model.pretrained import MODEL_FOLDER, MODEL_KIND, find_model, read_source_card
+from e2eft.model.pretrained import (
+    BLANK,
+    MODEL_FOLDER,
+    MODEL_KIND,
+    find_model,
+    read_source_card,
+)
 from e2eft.storage import absolute, open_store
 from e2eft.tracking import NoRun, Run, is_server, register_model, resolve_uri, start_run
 from e2eft.train.worker import train_worker
@@ -30,16 +36,15 @@ def run(config: TrainConfig) -> Artifact:
     config = _with_absolute_uris(config)
     parents = tuple(open_shards(uri).artifact.as_parent("data") for uri in config.data.uris)
     store = open_store(config.out)
+    if not store.exists(CLAIM):
+        # First of all: a folder must not stay taken by a run that could never have begun.
+        _require_base(config)
+        _require_cluster(config)
     done = claim(store, MODEL_KIND, config, config.overwrite)
     if done:
         print(f"already trained: {config.out} (nothing to do)")
         return done
-    connect()
-    use_gpu = _use_gpu(config)
-    require_room(
-        config.scaling.num_workers, config.scaling.cpus_per_worker, gpus=1 if use_gpu else 0
-    )
-    _require_reachable_tracking(config)
+    use_gpu = _require_cluster(config)
     run = start_run(
         config.tracking,
         f"train-{config.task}",
@@ -71,10 +76,22 @@ def _with_absolute_uris(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=update)
 
 
-def _use_gpu(config: TrainConfig) -> bool:
-    if config.scaling.use_gpu == "auto":
-        return count_gpus() >= 1
-    return config.scaling.use_gpu == "yes"
+def _require_base(config: TrainConfig) -> None:
+    """Raises ModelError if the base is a name or a folder that is no model; looks no further."""
+    if config.base != BLANK and "://" not in config.base:
+        find_model(config.base)
+
+
+def _require_cluster(config: TrainConfig) -> bool:
+    """Connects; raises ValueError if the cluster cannot hold the run; whether it uses GPUs."""
+    connect()
+    wanted = config.scaling.use_gpu
+    use_gpu = count_gpus() >= 1 if wanted == "auto" else wanted == "yes"
+    require_room(
+        config.scaling.num_workers, config.scaling.cpus_per_worker, gpus=1 if use_gpu else 0
+    )
+    _require_reachable_tracking(config)
+    return use_gpu
 
 
 def _require_reachable_tracking(config: TrainConfig) -> None:

@@ -1,7 +1,7 @@
 """One training process inside Ray Train: builds the run's parts and hands them to the loop."""
 
-import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +27,6 @@ from e2eft.tracking import Run
 from e2eft.train.loop import Loop
 from e2eft.train.objectives import Objective, build_objective
 
-log = logging.getLogger(__name__)
-
 
 class RayTrainContext:
     """`TrainContext` on top of Ray Train; rank 0 writes to the driver's MLflow run."""
@@ -53,16 +51,15 @@ class RayTrainContext:
             return
         with checkpoint.as_directory() as folder:
             if self.rank == 0:
-                log.info("resuming from %s", checkpoint.path)
+                say(f"resuming from {checkpoint.path}")
             yield Path(folder)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if self.rank == 0:
-            print(
+            say(
                 f"step {step:6d}  loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}  "
                 f"{metrics['samples_per_s']:.1f} samples/s  "
-                f"waiting for data {metrics['data_wait_fraction']:.0%}",
-                flush=True,
+                f"waiting for data {metrics['data_wait_fraction']:.0%}"
             )
             if self._run:
                 self._run.metrics(metrics, step)
@@ -86,6 +83,11 @@ class RayTrainContext:
         return Path(tempfile.mkdtemp(prefix="e2eft-checkpoint-"))
 
 
+def say(line: str) -> None:
+    """A line for the driver's output; Ray Train's own `print` would write it there twice."""
+    print(line, file=sys.__stdout__, flush=True)
+
+
 def panel_picture(rgb: np.ndarray, wanted: np.ndarray, made: np.ndarray) -> np.ndarray:
     """Rows of image | wanted | made, from float `[n h w 3]` in [-1, 1] to uint8 `[H W 3]`."""
     rows = [np.concatenate(images, axis=1) for images in zip(rgb, wanted, made, strict=True)]
@@ -98,7 +100,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     Args:
         settings: `config` (JSON of TrainConfig), `run` (MLflow URI and run id, or None).
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = TrainConfig.model_validate(settings["config"])
     run = Run(**settings["run"]) if settings["run"] else None
     context = RayTrainContext(run, config.task)

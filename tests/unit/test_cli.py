@@ -14,7 +14,7 @@ from e2eft.artifacts import MANIFEST
 from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig
 from e2eft.storage import LocalStore
 from tests.frames import write_analytic_shards
-from tests.labelling import label_config
+from tests.labelling import label_config, write_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIRED = {
@@ -243,6 +243,54 @@ def test_data_of_a_newer_program_is_named(
     store.write(MANIFEST, json.dumps(manifest).encode())
     message = refusal("train", train_argv(store.uri, tmp_path / "out"), capsys, cli.STAGE_ERROR)
     assert "has shard schema 9, this program reads up to 1; upgrade e2eft" in message
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("./absent", "model './absent' is not there; give a folder, a run's URI, a hub id"),
+        ("tiny-sdd", "model 'tiny-sdd' is not there"),
+        ("models:/depth@champion", "is a registered model; give its run's folder or URI"),
+    ],
+)
+def test_a_base_that_is_no_model_is_named_and_the_folder_stays_free(
+    base: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_analytic_shards(str(tmp_path / "data"), 2, height=16, width=24).uri
+    argv = [*train_argv(data, tmp_path / "out"), "--base", base]
+    assert said in refusal("train", argv, capsys, cli.STAGE_ERROR)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_registered_model_can_be_scored_and_registered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from e2eft import evaluate, tracking
+
+    folder = write_model(tmp_path, "depth")
+    fetched: list[str] = []
+    given: list[tuple[Any, ...]] = []
+
+    def download(_: Any, uri: str, scratch: Path) -> tracking.RegisteredModel:
+        fetched.append(uri)
+        return tracking.RegisteredModel(uri, "depth", "3", folder)
+
+    def register(*arguments: Any) -> tracking.Promotion:
+        given.append(arguments)
+        return tracking.Promotion(True, "better")
+
+    monkeypatch.setattr(tracking, "download_model", download)
+    monkeypatch.setattr(evaluate, "register", register)
+    config = cli.parse(
+        "evaluate",
+        ["synthetic-depth", "--out", "o", "--data", "d", "--model", "models:/depth@challenger",
+         "--register", "depth"],
+    )  # fmt: skip
+    assert isinstance(config, EvaluateConfig)
+    cli._register(config, "scores")
+    assert fetched == ["models:/depth@challenger"]
+    ((_, scores, exported, card),) = given
+    assert (scores, exported, card["task"]) == ("scores", folder, "depth")
 
 
 @pytest.mark.parametrize(

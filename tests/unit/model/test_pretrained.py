@@ -204,6 +204,11 @@ def test_names_that_are_no_models(tmp_path: Path) -> None:
         find_model(str(tmp_path / "empty"))
 
 
+def test_a_registered_model_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="models:/depth@champion is a registered model"):
+        find_model("models:/depth@champion", tmp_path)
+
+
 def test_a_hub_id_is_taken_as_it_is(tmp_path: Path) -> None:
     source = find_model("prs-eth/marigold-depth-v1-0", tmp_path)
     assert source.of("unet") == {
