@@ -472,8 +472,6 @@ class EvaluateConfig(Config):
             )
         if self.register_as and self.model is None:
             raise ValueError("--register needs --model: labels alone cannot be registered")
-        if self.register_as and (self.model or "").startswith("models:/"):
-            raise ValueError(f"--model {self.model} is registered already; leave out --register")
         return self
 
 
