@@ -151,6 +151,9 @@ class Diffusion(Config):
     channels)."""
     noise: Literal["gaussian", "annealed-pyramid"] = "gaussian"
     """annealed-pyramid is Marigold's multi-resolution noise, strength 0.9 t/T."""
+    latent_cache: Annotated[int, Field(ge=0)] = 0
+    """Frames (a mirrored one counts anew) whose latents each worker keeps in memory: the frozen VAE
+    is then run once a frame, not once an epoch."""
 
 
 class Autoencoding(Config):

@@ -68,9 +68,9 @@ def _base_model(objective: Any, base: str, **fields: Any) -> TrainConfig:
         task="depth",
         objective=objective,
         export_half=True,
-        scaling=ScalingConfig(cpus_per_worker=2),
-        checkpoint=CheckpointConfig(every_steps=200),
-        panel=PanelConfig(every_steps=200),
+        scaling=ScalingConfig(num_workers=2),
+        checkpoint=CheckpointConfig(every_steps=500),
+        panel=PanelConfig(every_steps=1000),
         **fields,
     )
 
@@ -114,19 +114,19 @@ TRAIN: dict[str, Recipe] = {
     "base-autoencoder": (
         "Base models 1/3: the small VAE, on images, depth images and normal maps.",
         _base_model(
-            Autoencoding(crop_size=64),
+            Autoencoding(crop_size=64, depth_share=0.5, normals_share=0.25, depth_error_weight=0.5),
             "blank",
-            batch=BatchConfig(global_size=16, micro_size=16),
+            batch=BatchConfig(global_size=8, micro_size=4),
             optimizer=OptimizerConfig(lr=2e-3, weight_decay=0.0),
-            schedule=ScheduleConfig(max_steps=4000, warmup_steps=100),
+            schedule=ScheduleConfig(max_steps=12_000, warmup_steps=100),
         ),
     ),
     "base-image-diffusion": (
         "Base models 2/3: tiny-sd, an image model in the VAE's latents.",
         _base_model(
-            Diffusion(conditional=False),
+            Diffusion(conditional=False, latent_cache=20_000),
             MISSING,
-            batch=BatchConfig(global_size=16, micro_size=16),
+            batch=BatchConfig(global_size=16, micro_size=8),
             optimizer=OptimizerConfig(lr=1e-3),
             schedule=ScheduleConfig(max_steps=2000, warmup_steps=100),
         ),
@@ -134,9 +134,9 @@ TRAIN: dict[str, Recipe] = {
     "base-depth-diffusion": (
         "Base models 3/3: tiny-marigold-depth, from tiny-sd as Marigold was from SD 2.",
         _base_model(
-            Diffusion(conditional=True),
+            Diffusion(conditional=True, latent_cache=20_000),
             MISSING,
-            batch=BatchConfig(global_size=16, micro_size=16),
+            batch=BatchConfig(global_size=16, micro_size=8),
             optimizer=OptimizerConfig(lr=1e-3),
             schedule=ScheduleConfig(max_steps=3000, warmup_steps=100),
             model=ModelConfig(initial_latent="gaussian"),

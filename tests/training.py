@@ -18,7 +18,7 @@ from torch import Tensor
 from e2eft.config import TrackingConfig, TrainConfig
 from e2eft.data.batches import TrainingBatch
 from e2eft.data.shards import open_shards
-from e2eft.model.pretrained import find_model
+from e2eft.model.pretrained import BLANK, ModelSource, find_model
 from e2eft.train.engine import Engine
 from e2eft.train.loop import Loop
 from e2eft.train.objectives import Objective
@@ -78,9 +78,9 @@ def train_config(uri: str, /, **changes: Any) -> TrainConfig:
         "task": "depth",
         "objective": {"kind": "end-to-end"},
         "data": {"uris": (uri,), "decode_threads": 1},
-        "batch": {"global_size": 4, "micro_size": 2},
+        "batch": {"global_size": 2, "micro_size": 2},
         "optimizer": {"lr": 1e-3},
-        "schedule": {"max_steps": 4, "warmup_steps": 1},
+        "schedule": {"max_steps": 3, "warmup_steps": 1},
         "checkpoint": {"every_steps": 2},
         "panel": {"frames": 0},
         "tracking": TrackingConfig(enabled=False),
@@ -93,9 +93,17 @@ def train_config(uri: str, /, **changes: Any) -> TrainConfig:
     return TrainConfig.model_validate(fields)
 
 
+def blank_model(scratch: Path) -> ModelSource:
+    """The blank model of seed 0, written once to a folder."""
+    folder = scratch / BLANK
+    if not (folder / "model_index.json").is_file():
+        return find_model(BLANK, scratch)
+    return ModelSource(BLANK, str(folder), str(folder))
+
+
 def blank_objective(config: TrainConfig, scratch: Path) -> Objective:
-    """The run's objective on a blank model of seed 0."""
-    return build(config, find_model("blank", scratch), torch.device("cpu"))
+    """The run's objective on the blank model in `scratch`."""
+    return build(config, blank_model(scratch), torch.device("cpu"))
 
 
 def build_loop(context: Any, config: TrainConfig, objective: Objective) -> Loop:

@@ -168,10 +168,17 @@ class FrameReader:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A micro-batch and the seeds of its frames."""
+    """A micro-batch, the seeds of its frames, and which of them are mirrored (empty: none)."""
 
     batch: Batch
     seeds: list[int]
+    flips: tuple[bool, ...] = ()
+
+    @property
+    def names(self) -> list[tuple[str, bool]]:
+        """(key, mirrored) of each frame: equal names have equal pixels."""
+        flips = self.flips or (False,) * len(self.batch)
+        return list(zip(self.batch.keys, flips, strict=True))
 
 
 def iterate_batches(
@@ -187,7 +194,8 @@ def iterate_batches(
     def load(index: int) -> TrainingBatch:
         frames = plan.micro_batch(index)
         samples = [reader.frame(frame) for frame in frames]
-        return TrainingBatch(collate(samples, max_depth_m), [frame.seed for frame in frames])
+        seeds, flips = [frame.seed for frame in frames], tuple(frame.flip for frame in frames)
+        return TrainingBatch(collate(samples, max_depth_m), seeds, flips)
 
     waiting: list[Future[TrainingBatch]] = []
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

@@ -14,14 +14,17 @@ BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def blank_vae() -> AutoencoderKL:
-    """8 x downsampling, 4 latent channels, 1.5 M parameters, most of them at low resolution."""
+    """8 x downsampling, 4 latent channels, half a million parameters, most at low resolution.
+
+    Wider ones are better in the long run only: at equal CPU time, up to minutes, this one wins.
+    """
     return AutoencoderKL(
-        block_out_channels=(16, 24, 48, 96),  # type: ignore[arg-type]
+        block_out_channels=(8, 16, 32, 64),  # type: ignore[arg-type]
         down_block_types=("DownEncoderBlock2D",) * 4,  # type: ignore[arg-type]
         up_block_types=("UpDecoderBlock2D",) * 4,  # type: ignore[arg-type]
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=4,
         mid_block_add_attention=False,
         sample_size=128,
         scaling_factor=1.0,

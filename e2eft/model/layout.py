@@ -24,9 +24,13 @@ def _save_weights(module: Any, path: Path, dtype: torch.dtype) -> None:
 
 
 def save_diffusers(module: Any, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a diffusers model's config and weights."""
+    """Writes a diffusers model's config and weights, without the path it was loaded from."""
     folder.mkdir(parents=True, exist_ok=True)
     module.save_config(folder)
+    written = folder / "config.json"
+    config = json.loads(written.read_text())
+    config.pop("_name_or_path", None)
+    written.write_text(json.dumps(config, indent=1))
     _save_weights(module, folder / DIFFUSERS_WEIGHTS, dtype)
 
 

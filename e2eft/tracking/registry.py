@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import shutil
 import tempfile
 import warnings
@@ -166,17 +167,34 @@ def _folder_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
+URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+
+
 @contextmanager
 def _default_tracking(uri: str) -> Iterator[None]:
-    """MLflow's model saving, downloads and SQL registry look at the process-wide default URI."""
+    """MLflow's model saving, downloads and SQL registry look at the process-wide default URIs.
+
+    Both are set, and put back with the environment variables that MLflow sets beside them: a
+    registry named elsewhere, by MLFLOW_REGISTRY_URI say, would else get the models.
+    """
     import mlflow
 
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    variables = {name: os.environ.pop(name, None) for name in URI_VARIABLES}
+    # Asked without the variables, MLflow says what was set in this process.
+    tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    registry = mlflow.get_registry_uri()
+    registry = None if registry == mlflow.get_tracking_uri() else registry
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        mlflow.set_tracking_uri(tracking)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(registry)  # type: ignore[arg-type]
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def register_model(

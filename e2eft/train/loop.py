@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -178,7 +179,7 @@ class Loop:
             loaded = next(batches)
             window.waited_s += time.perf_counter() - waiting
             batch = loaded.batch.to(self.context.device, non_blocking=True)
-            loss = self.objective.loss(TrainingBatch(batch, loaded.seeds))
+            loss = self.objective.loss(replace(loaded, batch=batch))
             self.engine.backward(loss)
             norm = self.engine.step()
             window.losses.append(loss.detach())

@@ -96,7 +96,8 @@ class DiffusionObjective(EndToEndObjective):
     """Denoising score matching on latents, timesteps uniform: how the base models came to be.
 
     Conditional: the task's target given the image, as Marigold. Unconditional: the image itself.
-    Latents that cover an unknown target pixel are not supervised.
+    Latents that cover an unknown target pixel are not supervised. The VAE is frozen, so the latents
+    of a frame are kept in memory for its next epoch, as far as `latent_cache` frames go.
     """
 
     def __init__(
@@ -104,17 +105,31 @@ class DiffusionObjective(EndToEndObjective):
     ) -> None:
         super().__init__(estimator, task, config)
         self.settings = settings
+        self._cache: dict[tuple[str, bool], tuple[Tensor, Tensor, Tensor]] = {}
 
-    def _latents(self, batch: Batch) -> tuple[Tensor | None, Tensor, Tensor]:
-        """(condition, clean target, supervised mask at latent resolution)."""
+    def _latents(self, training: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """(image's latent, clean target, supervised mask at latent resolution)."""
+        names, cache = training.names, self._cache
+        frames = [cache.get(name) for name in names]
+        missing = [number for number, frame in enumerate(frames) if frame is None]
+        if missing:
+            for number, fresh in zip(missing, self._encode(training.batch, missing), strict=True):
+                frames[number] = fresh
+                if len(cache) < self.settings.latent_cache:
+                    cache[names[number]] = fresh
+        image, clean, mask = zip(*(frame for frame in frames if frame is not None), strict=True)
+        return torch.stack(image), torch.stack(clean), torch.stack(mask)
+
+    @torch.no_grad()
+    def _encode(self, batch: Batch, rows: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What `_latents` gives, of some frames of the batch, frame by frame."""
         codec = self.estimator.codec
-        with torch.no_grad():
-            image = codec.encode(batch.rgb)
-            if not self.settings.conditional:
-                return None, image, torch.ones_like(image[:, :1])
-            target, known = self.task.encode_target(batch)
-            unknown = functional.max_pool2d((~known)[:, None].float(), codec.factor)
-            return image, codec.encode(target), 1 - unknown
+        image = codec.encode(batch.rgb[rows])
+        if not self.settings.conditional:
+            return zip(image, image, torch.ones_like(image[:, :1]), strict=True)
+        target, known = self.task.encode_target(batch)
+        unknown = functional.max_pool2d((~known[rows])[:, None].float(), codec.factor)
+        return zip(image, codec.encode(target[rows]), 1 - unknown, strict=True)
 
     def _noise(self, clean: Tensor, t: Tensor, seeds: list[int]) -> Tensor:
         if self.settings.noise == "gaussian":
@@ -125,7 +140,7 @@ class DiffusionObjective(EndToEndObjective):
         return pyramid_noise(shape, [seed + 1 for seed in seeds], strengths).to(clean)
 
     def loss(self, training: TrainingBatch) -> Tensor:
-        condition, clean, mask = self._latents(training.batch)
+        condition, clean, mask = self._latents(training)
         schedule = self.estimator.schedule
         draws = [
             torch.randint(schedule.length, (), generator=g) for g in _generators(training.seeds)
@@ -134,7 +149,7 @@ class DiffusionObjective(EndToEndObjective):
         noise = self._noise(clean, t, training.seeds)
         t = t.to(clean.device)
         x_t = schedule.add_noise(clean, noise, t)
-        latents = x_t if condition is None else self.estimator.conditioned(condition, x_t)
+        latents = self.estimator.conditioned(condition, x_t) if self.settings.conditional else x_t
         error = (
             self.estimator.denoise(latents, t) - schedule.training_target(clean, noise, t)
         ) ** 2
@@ -148,7 +163,7 @@ class DiffusionObjective(EndToEndObjective):
 
     def _partly_denoised(self, batch: Batch, seeds: list[int]) -> Tensor:
         """The image's latent noised to the middle of the schedule and denoised in one step."""
-        _, clean, _ = self._latents(batch)
+        clean = self.estimator.codec.encode(batch.rgb)
         schedule = self.estimator.schedule
         t = torch.full((len(clean),), schedule.length // 2, device=clean.device)
         x_t = schedule.add_noise(clean, _gaussian_like(clean, _generators(seeds)), t)

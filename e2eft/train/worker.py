@@ -24,7 +24,7 @@ from e2eft.model.pretrained import (
 from e2eft.storage import open_store, upload_folder
 from e2eft.tasks import get_task
 from e2eft.tracking import Run
-from e2eft.train.loop import Loop
+from e2eft.train.loop import Loop, TrainContext
 from e2eft.train.objectives import Objective, build_objective
 
 
@@ -126,7 +126,7 @@ def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Obj
 
 
 def train(
-    context: RayTrainContext, config: TrainConfig, source: ModelSource, objective: Objective
+    context: TrainContext, config: TrainConfig, source: ModelSource, objective: Objective
 ) -> None:
     """Runs the loop and lets rank 0 write the trained model into the artifact."""
     from e2eft.train.engine import Engine

@@ -71,8 +71,6 @@ def test_prepare_train_evaluate_label_on_s3(
     assert parents["data"].digest == open_shards(shards).artifact.digest
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
-    mlflow.set_tracking_uri(mlflow_server.uri)
-    mlflow.set_registry_uri(mlflow_server.uri)
     model = mlflow.pyfunc.load_model("models:/e2eft-cluster@champion")
     picture = images.read("folder 1/image-1.jpg")
     answer = model.predict(pd.DataFrame({"image": [picture, b"junk"]}))

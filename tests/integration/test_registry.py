@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from e2eft.tracking import (
     start_run,
 )
 from tests.scored_frames import affine, config_of, make_frame, write_labels, write_shards
-from tests.services import MlflowServer
+from tests.services import MlflowServer, free_ports
 
 ISOLATED = Path(__file__).parent / "jobs" / "serve_isolated.py"
 PROCESSING_SIZE = 48
@@ -211,6 +212,28 @@ def test_the_same_files_are_the_same_version(registered: Registered) -> None:
     assert int(changed.version) == int(model.version) + 1
     assert resolve_version(config, f"models:/{model.name}@challenger")[1] == changed.version
     assert resolve_version(config, f"models:/{model.name}@champion")[1] == model.version
+
+
+def test_models_go_to_the_tracking_server_whatever_else_the_process_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    (port,) = free_ports(1)
+    elsewhere = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", elsewhere)
+    mlflow.set_tracking_uri(f"{elsewhere}/tracking")
+    try:
+        here = register(
+            tmp_path, "depth", TrackingConfig(tracking_uri=f"sqlite:///{tmp_path}/m.db")
+        )
+        fetched = download_model(here.config, "models:/e2eft-depth@champion", tmp_path / "copy")
+        assert fetched.version == here.model.version
+        assert mlflow.get_tracking_uri() == f"{elsewhere}/tracking"
+        assert mlflow.get_registry_uri() == os.environ["MLFLOW_REGISTRY_URI"] == elsewhere
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def test_a_server_with_object_storage_registers_and_hands_out_models(

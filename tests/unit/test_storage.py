@@ -1,7 +1,6 @@
 import errno
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,14 +28,6 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-@pytest.fixture
-def stop() -> Iterator[threading.Event]:
-    """Ends the threads of a test, also of one that fails."""
-    event = threading.Event()
-    yield event
-    event.set()
-
-
 def test_what_was_written_is_read_listed_and_deleted(store: LocalStore) -> None:
     for path in ("b/z.bin", "b.txt", "a/deep/er.bin"):
         store.write(path, path.encode())
@@ -52,10 +43,9 @@ def test_what_was_written_is_read_listed_and_deleted(store: LocalStore) -> None:
     assert list(store.list()) == []
 
 
-def test_a_reader_sees_the_old_content_or_the_new_never_a_part(
-    store: LocalStore, stop: threading.Event
-) -> None:
+def test_a_reader_sees_the_old_content_or_the_new_never_a_part(store: LocalStore) -> None:
     store.write("file", b"a" * BLOCK)
+    stop = threading.Event()
 
     def overwrite() -> int:
         writes = 0
@@ -66,15 +56,17 @@ def test_a_reader_sees_the_old_content_or_the_new_never_a_part(
 
     with ThreadPoolExecutor(1) as pool:
         writer = pool.submit(overwrite)
-        seen: set[bytes] = set()
-        for _ in range(READS):
-            content = store.read("file")
-            assert content.count(content[:1]) == len(content) == BLOCK
-            assert [path for path, _ in store.list()] == ["file"]
-            seen.add(content[:1])
-        while len(seen) < 2:
-            seen.add(store.read("file")[:1])
-        stop.set()
+        try:
+            seen: set[bytes] = set()
+            for _ in range(READS):
+                content = store.read("file")
+                assert content.count(content[:1]) == len(content) == BLOCK
+                assert [path for path, _ in store.list()] == ["file"]
+                seen.add(content[:1])
+            while len(seen) < 2:
+                seen.add(store.read("file")[:1])
+        finally:
+            stop.set()
         assert writer.result() > 0
 
 

@@ -108,6 +108,15 @@ def test_an_8_channel_model_is_not_cut_down(source: Any, tmp_path: Path) -> None
         load_estimator(wide, ModelConfig(), conditional=False)
 
 
+def test_an_exported_model_does_not_say_where_it_was_made(source: Any, tmp_path: Path) -> None:
+    estimator = load_estimator(source, ModelConfig())
+    export_model(estimator, source, tmp_path / "made", estimator.card)
+    files = sorted((tmp_path / "made").rglob("*.json"))
+    assert len(files) > 5
+    for file in files:
+        assert str(tmp_path) not in file.read_text() and source.unet not in file.read_text(), file
+
+
 def test_checkpointing_is_switched_on_where_asked(source: Any) -> None:
     settings = ModelConfig(unet_checkpointing=True, decoder_checkpointing=True)
     estimator = load_estimator(source, settings)

@@ -1,6 +1,7 @@
 """One process group for all tests of training: DeepSpeed remembers the first it sees."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +28,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the blank model lies once it was asked for."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
 def shards_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Twelve small analytic frames."""
+    """Twelve tiny analytic frames."""
     uri = str(tmp_path_factory.mktemp("data") / "shards")
-    return write_analytic_shards(uri, 12, height=32, width=40).uri
+    return write_analytic_shards(uri, 12, height=16, width=24).uri

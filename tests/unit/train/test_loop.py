@@ -14,18 +14,19 @@ from torch import Tensor
 from e2eft.data.batches import TrainingBatch
 from e2eft.model.pretrained import find_model, load_estimator
 from e2eft.train.loop import MAX_SKIPPED_STEPS, Loop, TrainingError
-from e2eft.train.worker import panel_picture, train
+from e2eft.train.worker import build, panel_picture, train
 from tests.frames import analytic_frame, write_shards
 from tests.training import (
     KilledError,
     PlainContext,
+    blank_model,
     blank_objective,
     build_loop,
     run_loop,
     train_config,
 )
 
-STEPS, KILLED_AT = 4, 2
+STEPS, KILLED_AT = 3, 2
 
 
 @pytest.fixture(autouse=True)
@@ -43,46 +44,50 @@ def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"zero": {"stage": 0}},
-        {"zero": {"stage": 2}},
-        {"zero": {"stage": 2, "precision": "bf16"}},
-        {"checkpoint": {"ema_decay": 0.5}, "objective": {"kind": "diffusion"}},
+        {"zero": {"stage": 2}, "batch": {"global_size": 4}},
+        {
+            "zero": {"stage": 0},
+            "checkpoint": {"ema_decay": 0.5},
+            "objective": {"kind": "diffusion"},
+        },
     ],
-    ids=["zero-0", "zero-2", "bf16", "ema"],
+    ids=["zero-2", "ema"],
 )
 def test_a_resumed_run_ends_in_the_weights_of_an_undisturbed_one(
-    shards_uri: str, tmp_path: Path, changes: Any
+    models: Path, shards_uri: str, tmp_path: Path, changes: Any
 ) -> None:
     config = train_config(shards_uri, **changes)
     undisturbed = PlainContext(tmp_path / "a")
-    wanted = run_loop(undisturbed, config, tmp_path / "model")
+    wanted = run_loop(undisturbed, config, models)
     assert undisturbed.losses.keys() == {1, STEPS}
 
     killed = PlainContext(tmp_path / "b", kill_at=KILLED_AT)
     with pytest.raises(KilledError):
-        run_loop(killed, config, tmp_path / "model")
+        run_loop(killed, config, models)
     resumed = PlainContext(tmp_path / "b")
-    made = run_loop(resumed, config, tmp_path / "model")
+    made = run_loop(resumed, config, models)
     assert resumed.losses.keys() == {STEPS}, "began anew"
     assert_equal(made, wanted)
-    start = load_estimator(find_model("blank", tmp_path / "model"), config.model).denoiser
+    start = load_estimator(blank_model(models), config.model).denoiser
     moved = [name for name, w in start.state_dict().items() if not torch.equal(w, made[name])]
     assert len(moved) > 100
 
 
-def test_a_finished_run_trains_no_further(shards_uri: str, tmp_path: Path) -> None:
+def test_a_finished_run_trains_no_further(models: Path, shards_uri: str, tmp_path: Path) -> None:
     config = train_config(shards_uri, schedule={"max_steps": 2})
-    wanted = run_loop(PlainContext(tmp_path / "a"), config, tmp_path / "model")
+    wanted = run_loop(PlainContext(tmp_path / "a"), config, models)
     again = PlainContext(tmp_path / "a")
-    assert_equal(run_loop(again, config, tmp_path / "model"), wanted)
+    assert_equal(run_loop(again, config, models), wanted)
     assert again.losses == {}
 
 
-def test_checkpoints_are_where_asked_and_at_the_end(shards_uri: str, tmp_path: Path) -> None:
+def test_checkpoints_are_where_asked_and_at_the_end(
+    models: Path, shards_uri: str, tmp_path: Path
+) -> None:
     config = train_config(
         shards_uri, schedule={"max_steps": 3}, checkpoint={"every_steps": 2, "ema_decay": 0.9}
     )
-    run_loop(PlainContext(tmp_path / "a"), config, tmp_path / "model")
+    run_loop(PlainContext(tmp_path / "a"), config, models)
     saved = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert saved == ["step-00000002", "step-00000003"]
     for name in saved:
@@ -91,12 +96,10 @@ def test_checkpoints_are_where_asked_and_at_the_end(shards_uri: str, tmp_path: P
         assert (tmp_path / "a" / name / "ema.pt").is_file()
 
 
-def test_the_moving_average_is_one(shards_uri: str, tmp_path: Path) -> None:
+def test_the_moving_average_is_one(models: Path, shards_uri: str, tmp_path: Path) -> None:
     seen: list[dict[str, Tensor]] = []
     config = train_config(shards_uri, schedule={"max_steps": 3}, checkpoint={"ema_decay": 0.75})
-    loop = build_loop(
-        PlainContext(tmp_path / "a"), config, blank_objective(config, tmp_path / "model")
-    )
+    loop = build_loop(PlainContext(tmp_path / "a"), config, blank_objective(config, models))
     original = loop.engine.weights
 
     def recorded() -> dict[str, Tensor]:
@@ -111,12 +114,12 @@ def test_the_moving_average_is_one(shards_uri: str, tmp_path: Path) -> None:
     assert not torch.equal(first, third)
 
 
-def test_what_is_logged(shards_uri: str, tmp_path: Path) -> None:
+def test_what_is_logged(models: Path, shards_uri: str, tmp_path: Path) -> None:
     config = train_config(
         shards_uri, schedule={"max_steps": 11}, panel={"frames": 3, "every_steps": 8}
     )
     context = PlainContext(tmp_path / "a")
-    loop = build_loop(context, config, blank_objective(config, tmp_path / "model"))
+    loop = build_loop(context, config, blank_objective(config, models))
     loop.run()
     assert list(context.metrics) == [1, 10, 11]
     for step, metrics in context.metrics.items():
@@ -126,30 +129,32 @@ def test_what_is_logged(shards_uri: str, tmp_path: Path) -> None:
         assert np.isfinite(metrics["loss"])
     assert list(context.panels) == [8, 11]
     wanted, made, rgb = context.panels[8]
-    assert wanted.shape == made.shape == rgb.shape == (3, 32, 40, 3)
+    assert wanted.shape == made.shape == rgb.shape == (3, 16, 24, 3)
     picture = panel_picture(rgb, wanted, made)
-    assert picture.shape == (3 * 32, 3 * 40, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture[:32, :40], analytic_frame(0, 32, 40).rgb)
+    assert picture.shape == (3 * 16, 3 * 24, 3) and picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[:16, :24], analytic_frame(0, 16, 24).rgb)
     # The panel's frames are fixed, whatever is trained on.
     np.testing.assert_array_equal(context.panels[11][2], rgb)
 
 
-def test_panels_do_not_disturb_the_training(shards_uri: str, tmp_path: Path) -> None:
+def test_panels_do_not_disturb_the_training(models: Path, shards_uri: str, tmp_path: Path) -> None:
     runs: list[dict[str, Tensor]] = []
     for frames in (0, 2):
         panel = {"frames": frames, "every_steps": 1}
-        config = train_config(shards_uri, schedule={"max_steps": 3}, panel=panel)
-        runs.append(run_loop(PlainContext(tmp_path / str(frames)), config, tmp_path / "model"))
+        config = train_config(shards_uri, schedule={"max_steps": 2}, panel=panel)
+        runs.append(run_loop(PlainContext(tmp_path / str(frames)), config, models))
     assert_equal(*runs)
 
 
 def test_the_loss_falls(shards_uri: str, tmp_path: Path) -> None:
+    """On a packaged base: through a blank one's random decoder there is nothing to learn."""
     config = train_config(
-        shards_uri, schedule={"max_steps": 20, "warmup_steps": 2}, optimizer={"lr": 2e-3},
+        shards_uri, schedule={"max_steps": 20, "warmup_steps": 2}, optimizer={"lr": 1e-3},
         task="normals", data={"limit": 2, "flip_probability": 0.0},
     )  # fmt: skip
     context = PlainContext(tmp_path / "a")
-    run_loop(context, config, tmp_path / "model")
+    objective = build(config, find_model("tiny-sd"), context.device)
+    build_loop(context, config, objective).run()
     assert context.losses[20] < 0.85 * context.losses[1]
 
 
@@ -172,12 +177,10 @@ def poison(loop: Loop, step: int, value: float) -> list[str]:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_the_frames_and_is_not_saved(
-    shards_uri: str, tmp_path: Path, value: float
+    models: Path, shards_uri: str, tmp_path: Path, value: float
 ) -> None:
     config = train_config(shards_uri, zero={"stage": 0})
-    loop = build_loop(
-        PlainContext(tmp_path / "a"), config, blank_objective(config, tmp_path / "model")
-    )
+    loop = build_loop(PlainContext(tmp_path / "a"), config, blank_objective(config, models))
     keys = poison(loop, step=1, value=value)
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) on the micro-batch") as error:
         loop.run()
@@ -186,11 +189,9 @@ def test_a_loss_that_is_not_finite_names_the_frames_and_is_not_saved(
     assert not (tmp_path / "a").exists()
 
 
-def test_too_many_skipped_steps_end_the_run(shards_uri: str, tmp_path: Path) -> None:
+def test_too_many_skipped_steps_end_the_run(models: Path, shards_uri: str, tmp_path: Path) -> None:
     config = train_config(shards_uri)
-    loop = build_loop(
-        PlainContext(tmp_path / "a"), config, blank_objective(config, tmp_path / "model")
-    )
+    loop = build_loop(PlainContext(tmp_path / "a"), config, blank_objective(config, models))
 
     class Skipping:
         skipped_steps = MAX_SKIPPED_STEPS + 1
@@ -203,16 +204,16 @@ def test_too_many_skipped_steps_end_the_run(shards_uri: str, tmp_path: Path) -> 
         loop.run()
 
 
-def test_frames_of_two_sizes_train_in_turns(shards_uri: str, tmp_path: Path) -> None:
+def test_frames_of_two_sizes_train_in_turns(models: Path, shards_uri: str, tmp_path: Path) -> None:
     """Each micro-batch has one size; the panel shows the frames of the first one's."""
     other = str(tmp_path / "other")
-    write_shards(other, [analytic_frame(number, 24, 48) for number in range(5)])
+    write_shards(other, [analytic_frame(number, 24, 16) for number in range(5)])
     config = train_config(
         shards_uri, data={"uris": (shards_uri, other), "weights": (1.0, 1.0)},
         panel={"frames": 4, "every_steps": 2}, batch={"global_size": 8, "micro_size": 2},
     )  # fmt: skip
     context = PlainContext(tmp_path / "a")
-    loop = build_loop(context, config, blank_objective(config, tmp_path / "model"))
+    loop = build_loop(context, config, blank_objective(config, models))
     sizes: list[tuple[int, ...]] = []
     original = loop.objective.loss
 
@@ -222,37 +223,39 @@ def test_frames_of_two_sizes_train_in_turns(shards_uri: str, tmp_path: Path) -> 
 
     loop.objective.loss = loss  # type: ignore[method-assign]
     loop.run()
-    assert set(sizes) == {(32, 40), (24, 48)} and len(sizes) == STEPS * 4
-    assert context.panels[2][2].shape == (2, 32, 40, 3)
+    assert set(sizes) == {(16, 24), (24, 16)} and len(sizes) == STEPS * 4
+    assert context.panels[2][2].shape == (2, 16, 24, 3)
 
 
-def test_a_limit_keeps_to_the_first_frames(shards_uri: str, tmp_path: Path) -> None:
+def test_a_limit_keeps_to_the_first_frames(models: Path, shards_uri: str, tmp_path: Path) -> None:
     config = train_config(shards_uri, data={"limit": 3})
-    loop = build_loop(
-        PlainContext(tmp_path / "a"), config, blank_objective(config, tmp_path / "model")
-    )
-    rows = {frame.row for index in range(2 * STEPS) for frame in loop.plan.micro_batch(index)}
+    loop = build_loop(PlainContext(tmp_path / "a"), config, blank_objective(config, models))
+    rows = {frame.row for index in range(STEPS) for frame in loop.plan.micro_batch(index)}
     assert rows == {0, 1, 2}
-    assert len(list(loop.measurement_batches())) == 2 * STEPS
+    assert len(list(loop.measurement_batches())) == STEPS
 
 
-def test_the_worker_writes_a_model_that_loads(shards_uri: str, tmp_path: Path) -> None:
+def test_the_worker_writes_a_model_that_loads(
+    models: Path, shards_uri: str, tmp_path: Path
+) -> None:
     config = train_config(
         shards_uri, out=str(tmp_path / "run"), schedule={"max_steps": 2}, export_half=True
     )
-    source = find_model("blank", tmp_path / "model")
-    objective = blank_objective(config, tmp_path / "model")
-    train(PlainContext(tmp_path / "a"), config, source, objective)  # type: ignore[arg-type]
+    source = blank_model(models)
+    objective = blank_objective(config, models)
+    train(PlainContext(tmp_path / "a"), config, source, objective)
     estimator = load_estimator(find_model(str(tmp_path / "run/model")))
-    assert estimator.card.task == "depth" and estimator.card.processing_size == 40
+    assert estimator.card.task == "depth" and estimator.card.processing_size == 24
     trained = objective.estimator.denoiser.state_dict()
     for name, weight in estimator.denoiser.state_dict().items():
         torch.testing.assert_close(weight, trained[name].half().float(), rtol=0, atol=0)
 
 
-def test_an_engine_is_not_deceived_by_an_empty_checkpoint(shards_uri: str, tmp_path: Path) -> None:
+def test_an_engine_is_not_deceived_by_an_empty_checkpoint(
+    models: Path, shards_uri: str, tmp_path: Path
+) -> None:
     (tmp_path / "a/step-00000003").mkdir(parents=True)
     (tmp_path / "a/step-00000003/committed").touch()
     config = train_config(shards_uri)
     with pytest.raises(ValueError, match="step-00000003 holds no DeepSpeed checkpoint"):
-        run_loop(PlainContext(tmp_path / "a"), config, tmp_path / "model")
+        run_loop(PlainContext(tmp_path / "a"), config, models)
