@@ -129,25 +129,24 @@ def _evaluate(config: EvaluateConfig) -> Any:
     labels = list(config.labels)
     if config.model is not None:
         evaluate.claim_output(config)
-        labels = [_label_for_scoring(config, number) for number in range(len(config.data))]
+        labels = _label_for_scoring(config)
     scores = evaluate.run(config, labels)
     if config.register_as:
         _register(config, scores)
     return scores
 
 
-def _label_for_scoring(config: EvaluateConfig, number: int) -> str:
-    """Labels the number-th --data with the model, below --out; returns the labels' URI."""
+def _label_for_scoring(config: EvaluateConfig) -> list[str]:
+    """Labels every --data with the model, below --out; returns the labels' URIs."""
     from e2eft import label
     from e2eft.storage import join
 
     assert config.model is not None
-    out = join(config.out, "labels", f"{number:02d}")
-    label.run(
+    wanted = [
         LabelConfig(
             model=config.model,
-            images=config.data[number],
-            out=out,
+            images=data,
+            out=join(config.out, "labels", f"{number:02d}"),
             task=config.task,
             sampling=config.sampling,
             save_npy=True,
@@ -158,8 +157,9 @@ def _label_for_scoring(config: EvaluateConfig, number: int) -> str:
             overwrite=config.overwrite,
             tracking=config.tracking.model_copy(update={"enabled": False}),
         )
-    )
-    return out
+        for number, data in enumerate(config.data)
+    ]
+    return [artifact.uri for artifact in label.run_all(wanted)]
 
 
 def _register(config: EvaluateConfig, scores: Any) -> None:

@@ -44,16 +44,19 @@ def label_config(
 
 
 def run_graph_in_process(
-    config: LabelConfig, parts: list[list[dict[str, Any]]], model: Any, work: Work
-) -> Iterator[list[dict[str, Any]]]:
+    config: LabelConfig,
+    parts: list[tuple[int, list[dict[str, Any]]]],
+    model: Any,
+    works: tuple[Work, ...],
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """The same functions as on a cluster, one after the other."""
     from e2eft.label.labeller import Labeller, ShippedModel
 
     labeller = Labeller(ShippedModel(model.source, model.digest), config.task, config.sampling)
-    for planned in parts:
-        for items in decode_part(planned, work):
+    for number, planned in parts:
+        for items in decode_part(planned, works[number]):
             (made,) = from_table(labeller(to_table([items])))
-            yield write_chunk(made, work)
+            yield number, write_chunk(made, works[number])
 
 
 @pytest.fixture

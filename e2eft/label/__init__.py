@@ -17,6 +17,6 @@ nor Ray.
 """
 
 from e2eft.label.graph import WorkerError
-from e2eft.label.job import LabelError, run
+from e2eft.label.job import LabelError, run, run_all
 
-__all__ = ["LabelError", "WorkerError", "run"]
+__all__ = ["LabelError", "WorkerError", "run", "run_all"]

@@ -39,7 +39,10 @@ HELD_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Work:
-    """What every process of a labelling job must know. `longest_px` None: each image's own size."""
+    """What every process must know of a corpus. `longest_px` None: each image's own size.
+
+    corpus: its number among those that are labelled together.
+    """
 
     images_uri: str
     out_uri: str
@@ -52,6 +55,7 @@ class Work:
     seed: int
     save_npy: bool
     save_previews: bool
+    corpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,14 @@ class Item:
     name: stem of its files.
     seed: names its initial noise.
     array: uint8 `[h w 3]` before the model, the prediction (float32) after it; None if rejected.
+    corpus: number of the corpus it belongs to; one in a chunk.
     """
 
     row: dict[str, Any]
     name: str
     seed: int = 0
     array: np.ndarray | None = None
+    corpus: int = 0
 
     def predicted(self, prediction: np.ndarray, seconds: float) -> "Item":
         """The same image with what the model made of it in `seconds`."""
@@ -143,7 +149,7 @@ def _read_ahead(
 
 def _prepare(planned: dict[str, Any], content: bytes | ImageError, work: Work) -> Item:
     started = time.perf_counter()
-    item = Item(blank_row(planned), planned["name"])
+    item = Item(blank_row(planned), planned["name"], corpus=work.corpus)
     try:
         if isinstance(content, ImageError):
             raise content

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from e2eft.cluster import connect, count_gpus, quiet_ray_data, require_room
 from e2eft.config import LabelConfig
@@ -19,23 +20,40 @@ from e2eft.label.chunks import Work, decode_part, from_table, to_table, write_ch
 from e2eft.storage import Store
 
 PROGRESS_EVERY_S = 10.0
+CORPUS = "corpus"
 
 
 class WorkerError(ValueError):
     """What stopped a worker and its job: a store or model that cannot be reached or used."""
 
 
-def decode_parts(table: pa.Table, work: Work) -> Iterator[pa.Table]:
+def decode_parts(table: pa.Table, works: tuple[Work, ...]) -> Iterator[pa.Table]:
     """Rows of parts to rows of chunks."""
-    for packed in table["images"].to_pylist():
-        for items in decode_part(pickle.loads(packed), work):
+    for number, packed in zip(
+        table["corpus"].to_pylist(), table["images"].to_pylist(), strict=True
+    ):
+        for items in decode_part(pickle.loads(packed), works[number]):
             yield to_table([items])
 
 
-def write_chunks(table: pa.Table, work: Work) -> pa.Table:
-    """Rows of chunks to rows of the index."""
-    rows = [row for items in from_table(table) for row in write_chunk(items, work)]
-    return pa.Table.from_pylist(rows, INDEX_SCHEMA)
+def write_chunks(table: pa.Table, works: tuple[Work, ...]) -> pa.Table:
+    """Rows of chunks to rows of the index, each with the number of its corpus."""
+    chunks = from_table(table)
+    rows = [row for items in chunks for row in write_chunk(items, works[items[0].corpus])]
+    numbers = [item.corpus for items in chunks for item in items]
+    return pa.Table.from_pylist(rows, INDEX_SCHEMA).append_column(
+        CORPUS, pa.array(numbers, pa.int32())
+    )
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What is still to be labelled of one corpus."""
+
+    store: Store
+    corpus: Corpus
+    work: Work
+    rows_of_part: dict[int, list[dict[str, Any]]]
 
 
 @dataclass
@@ -56,21 +74,25 @@ class Ledger:
 
 @dataclass
 class Progress:
-    """Counts and their rate, as lines that a log can keep."""
+    """Counts of each corpus, their sum and its rate, as lines that a log can keep."""
 
     planned: int
     before: int
-    outcomes: Counter[str] = field(default_factory=Counter)
+    corpora: list[Counter[str]]
     started: float = field(default_factory=time.monotonic)
     reported: float = field(default_factory=time.monotonic)
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        return sum(self.corpora, Counter())
 
     @property
     def images_per_s(self) -> float:
         return self.outcomes.total() / max(time.monotonic() - self.started, 1e-6)
 
-    def add(self, rows: list[dict[str, Any]]) -> bool:
+    def add(self, corpus: int, rows: list[dict[str, Any]]) -> bool:
         """Whether it is time for a line."""
-        self.outcomes.update(row["status"] for row in rows)
+        self.corpora[corpus].update(row["status"] for row in rows)
         done = self.before + self.outcomes.total()
         due = time.monotonic() - self.reported > PROGRESS_EVERY_S or done == self.planned
         if due:
@@ -78,59 +100,77 @@ class Progress:
         return due
 
     def line(self) -> str:
-        done, rate = self.before + self.outcomes.total(), self.images_per_s
+        outcomes, rate = self.outcomes, self.images_per_s
+        done = self.before + outcomes.total()
         return (
-            f"{done}/{self.planned} images  {rate:.2f}/s  {self.outcomes[OK]} ok  "
-            f"{self.outcomes[DEGRADED]} degraded  {self.outcomes[REJECTED]} rejected  "
+            f"{done}/{self.planned} images  {rate:.2f}/s  {outcomes[OK]} ok  "
+            f"{outcomes[DEGRADED]} degraded  {outcomes[REJECTED]} rejected  "
             f"{(self.planned - done) / rate:.0f} s left"
         )
 
 
-def label_parts(
-    config: LabelConfig, store: Store, corpus: Corpus, model: Any, work: Work, parts: list[int]
-) -> Iterator[Progress]:
-    """Labels and commits these parts; yields from time to time how far it is.
+def label_parts(config: LabelConfig, model: Any, backlogs: list[Backlog]) -> Iterator[Progress]:
+    """Labels and commits what is left of the corpora; yields from time to time how far it is.
 
     Args:
+        config: model, task, sampling and resources, which all of the corpora share.
         model: the `PinnedModel`.
 
     Raises:
         ValueError: if the cluster has no room for `config.actors`.
         WorkerError: what a worker said that had to give up.
     """
-    rows_of = {part: corpus.part(part, config.images_per_part) for part in parts}
-    ledger = Ledger(store, {part: len(rows) for part, rows in rows_of.items()})
-    progress = Progress(len(corpus), len(corpus) - sum(ledger.sizes.values()))
-    for rows in run_graph(config, list(rows_of.values()), model, work):
-        ledger.add(rows)
-        if progress.add(rows):
+    sizes = [{part: len(rows) for part, rows in b.rows_of_part.items()} for b in backlogs]
+    ledgers = [Ledger(b.store, size) for b, size in zip(backlogs, sizes, strict=True)]
+    planned = sum(len(b.corpus) for b in backlogs)
+    left = sum(sum(size.values()) for size in sizes)
+    progress = Progress(planned, planned - left, [Counter() for _ in backlogs])
+    parts = [(b.work.corpus, rows) for b in backlogs for rows in b.rows_of_part.values()]
+    for corpus, rows in run_graph(config, parts, model, tuple(b.work for b in backlogs)):
+        ledgers[corpus].add(rows)
+        if progress.add(corpus, rows):
             yield progress
 
 
 def run_graph(
-    config: LabelConfig, parts: list[list[dict[str, Any]]], model: Any, work: Work
-) -> Iterator[list[dict[str, Any]]]:
-    """Index rows in any order, each once, as soon as its files are written on whichever machine."""
+    config: LabelConfig,
+    parts: list[tuple[int, list[dict[str, Any]]]],
+    model: Any,
+    works: tuple[Work, ...],
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Index rows with the number of their corpus, in any order, each once, as soon as its files
+    are written on whichever machine.
+
+    Args:
+        parts: the number of a corpus in `works`, and the plan of a part of it.
+    """
     import ray.exceptions
 
     connect()
     quiet_ray_data()
-    dataset = _graph(config, parts, model, work)
+    dataset = _graph(config, parts, model, works)
     try:
         for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield block.to_pylist()
+            for number in block[CORPUS].unique().to_pylist():
+                rows = block.filter(pc.field(CORPUS) == number).drop_columns([CORPUS])
+                yield number, rows.to_pylist()
     except ray.exceptions.RayError as error:
         raise _unwrapped(error) from error
 
 
-def _graph(config: LabelConfig, parts: list[list[dict[str, Any]]], model: Any, work: Work) -> Any:
+def _graph(
+    config: LabelConfig,
+    parts: list[tuple[int, list[dict[str, Any]]]],
+    model: Any,
+    works: tuple[Work, ...],
+) -> Any:
     import ray.data
 
     from e2eft.label.labeller import Labeller
 
-    packed = [{"images": pickle.dumps(rows)} for rows in parts]
+    packed = [{CORPUS: number, "images": pickle.dumps(rows)} for number, rows in parts]
     common: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    on_cpu = {"num_cpus": config.decode_cpus, "fn_kwargs": {"work": work}}
+    on_cpu = {"num_cpus": config.decode_cpus, "fn_kwargs": {"works": works}}
     dataset: Any = ray.data.from_items(packed, override_num_blocks=len(packed))
     return (
         dataset.map_batches(decode_parts, **common, **on_cpu)

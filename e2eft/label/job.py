@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from e2eft.data.labels import (
 from e2eft.data.sources.images import DEGRADATIONS, REASONS
 from e2eft.label.chunks import Work
 from e2eft.label.gallery import count_outcomes, render_gallery
-from e2eft.label.graph import label_parts
+from e2eft.label.graph import Backlog, label_parts
 from e2eft.storage import Store, absolute, open_store
 from e2eft.tracking import Run, download_model, is_registry_uri, start_run
 
@@ -51,6 +51,7 @@ class Job:
     corpus: Corpus
     model: "PinnedModel"
     target: str
+    number: int
 
     @property
     def work(self) -> Work:
@@ -69,6 +70,7 @@ class Job:
             seed=config.sampling.seed,
             save_npy=config.save_npy,
             save_previews=config.save_previews,
+            corpus=self.number,
         )
 
 
@@ -79,19 +81,35 @@ def run(config: LabelConfig) -> Artifact:
         ValueError: (and its subclasses) for what the user can correct: no such model or images, an
             output made with another configuration, more rejected images than allowed.
     """
-    config = _located(config)
-    check_apart(config.images, config.out)
-    store = open_store(config.out)
-    finished = claim(store, KIND, config, config.overwrite)
-    if finished:
-        print(f"already labelled, nothing to do\n{summary(finished)}")
-        return finished
+    return run_all([config])[0]
+
+
+def run_all(configs: Sequence[LabelConfig]) -> list[Artifact]:
+    """Labels several corpora, each into an artifact of its own, starting the model's replicas once.
+
+    Args:
+        configs: equal but for `images` and `out`.
+
+    Raises:
+        ValueError: as `run`, and if the model changes between the corpora.
+    """
+    configs = [_located(config) for config in configs]
+    artifacts: dict[str, Artifact] = {}
+    jobs: list[Job] = []
     with tempfile.TemporaryDirectory(prefix="e2eft-label-") as scratch:
-        with _withdrawn_unless_planned(store):
-            job = _prepare(config, store, Path(scratch))
-        artifact = _tracked(job)
-    print(summary(artifact))
-    return artifact
+        for number, config in enumerate(configs):
+            check_apart(config.images, config.out)
+            store = open_store(config.out)
+            if finished := claim(store, KIND, config, config.overwrite):
+                print(f"already labelled, nothing to do\n{summary(finished)}")
+                artifacts[config.out] = finished
+                continue
+            with _withdrawn_unless_planned(store):
+                jobs.append(_prepare(config, store, Path(scratch, str(number)), len(jobs)))
+        for artifact, job in zip(_tracked(jobs), jobs, strict=True):
+            print(summary(artifact))
+            artifacts[job.config.out] = artifact
+    return [artifacts[config.out] for config in configs]
 
 
 def _located(config: LabelConfig) -> LabelConfig:
@@ -119,17 +137,18 @@ def _withdrawn_unless_planned(store: Store) -> Iterator[None]:
         raise
 
 
-def _prepare(config: LabelConfig, store: Store, scratch: Path) -> Job:
+def _prepare(config: LabelConfig, store: Store, scratch: Path, number: int) -> Job:
     from e2eft.model.pinned import require_task
     from e2eft.tasks import get_task
 
+    scratch.mkdir()
     model = _pin(config, store, scratch)
     require_task(model, config.task)
     if not store.exists(PLAN):
         store.create(PLAN, encode_plan(survey(config.images, config.images_per_part)))
     corpus = decode_plan(store.read(PLAN), config.images)
     target = model.card.target or get_task(config.task).target
-    return Job(config, store, corpus, model, target)
+    return Job(config, store, corpus, model, target, number)
 
 
 def _pin(config: LabelConfig, store: Store, scratch: Path) -> "PinnedModel":
@@ -152,8 +171,24 @@ def _pin(config: LabelConfig, store: Store, scratch: Path) -> "PinnedModel":
     return model
 
 
-def _tracked(job: Job) -> Artifact:
-    """Labels what is missing and commits, under one MLflow run however often it is resumed."""
+def _tracked(jobs: list[Job]) -> list[Artifact]:
+    """Labels what is missing and commits, a job under one MLflow run however often resumed."""
+    runs: list[Run] = []
+    try:
+        for job in jobs:
+            runs.append(_start_run(job))
+        _label_missing(jobs, runs)
+        artifacts = [_finish(job, run) for job, run in zip(jobs, runs, strict=True)]
+    except BaseException as error:
+        for run in runs:
+            run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    for run in runs:
+        run.finish()
+    return artifacts
+
+
+def _start_run(job: Job) -> Run:
     config = job.config
     run = start_run(
         config.tracking,
@@ -162,29 +197,30 @@ def _tracked(job: Job) -> Artifact:
         {"e2eft.stage": "label", "e2eft.out": config.out, "e2eft.model.digest": job.model.digest},
     )
     run.params(config.identity())
-    try:
-        _label_missing(job, run)
-        artifact = _finish(job, run)
-    except BaseException as error:
-        run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-    run.finish()
-    return artifact
+    return run
 
 
-def _label_missing(job: Job, run: Run) -> None:
-    done = committed_parts(job.store)
-    parts = [part for part in range(job.corpus.parts) if part not in done]
-    if done:
-        print(f"resuming {job.store.uri}: {len(done)} of {job.corpus.parts} parts are there")
-    if not parts:
+def _label_missing(jobs: list[Job], runs: list[Run]) -> None:
+    backlogs = [_backlog(job) for job in jobs]
+    if len({job.model.digest for job in jobs}) > 1:
+        raise LabelError(f"the model {jobs[0].config.model} changed meanwhile; run it again")
+    if not any(backlog.rows_of_part for backlog in backlogs):
         return
-    for progress in label_parts(job.config, job.store, job.corpus, job.model, job.work, parts):
+    for progress in label_parts(jobs[0].config, jobs[0].model, backlogs):
         print(progress.line(), flush=True)
-        counts = {name: float(count) for name, count in progress.outcomes.items()}
-        run.metrics(
-            counts | {"images_per_s": progress.images_per_s}, step=progress.outcomes.total()
-        )
+        for run, outcomes in zip(runs, progress.corpora, strict=True):
+            counts = {name: float(count) for name, count in outcomes.items()}
+            run.metrics(counts | {"images_per_s": progress.images_per_s}, step=outcomes.total())
+
+
+def _backlog(job: Job) -> Backlog:
+    """The parts of a corpus that are not committed yet."""
+    done, corpus = committed_parts(job.store), job.corpus
+    if done:
+        print(f"resuming {job.store.uri}: {len(done)} of {corpus.parts} parts are there")
+    missing = [part for part in range(corpus.parts) if part not in done]
+    rows = {part: corpus.part(part, job.config.images_per_part) for part in missing}
+    return Backlog(job.store, corpus, job.work, rows)
 
 
 def _finish(job: Job, run: Run) -> Artifact:

@@ -84,16 +84,16 @@ def test_a_job_that_failed_half_way_goes_on(
     config = label_config(images, tmp_path / "out", depth_model)
     worked: list[int] = []
 
-    def failing(*args: Any) -> Iterator[list[dict[str, Any]]]:
+    def failing(*args: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         for number, rows in enumerate(run_graph_in_process(*args)):
             if number == 3:
                 raise RuntimeError("the power went out")
             yield rows
 
-    def counting(*args: Any) -> Iterator[list[dict[str, Any]]]:
-        for rows in run_graph_in_process(*args):
+    def counting(*args: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        for corpus, rows in run_graph_in_process(*args):
             worked.extend(row["index"] for row in rows)
-            yield rows
+            yield corpus, rows
 
     monkeypatch.setattr(graph, "run_graph", failing)
     with pytest.raises(RuntimeError, match="power"):
@@ -118,6 +118,35 @@ def test_a_job_that_failed_half_way_goes_on(
         (tmp_path / "out" / path).unlink()
     assert label.run(config).counts == artifact.counts
     assert worked == [4, 5, 6, 7]
+
+
+def test_several_corpora_share_one_model_and_stay_apart(
+    depth_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[LabelConfig] = []
+    for number, images in enumerate((3, 5, 2)):
+        folder = write_plain_corpus(tmp_path / f"images-{number}", images)
+        configs.append(label_config(folder, tmp_path / f"out-{number}", depth_model, save_npy=True))
+    (tmp_path / "images-2" / "bad.jpg").write_bytes(b"x")
+    calls: list[list[int]] = []
+
+    def counting(*args: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        calls.append([len(rows) for _, rows in args[1]])
+        # The corpora's chunks come back mixed.
+        yield from sorted(run_graph_in_process(*args), key=lambda rows: len(rows[1]))
+
+    monkeypatch.setattr(graph, "run_graph", counting)
+    first = label.run(configs[0])
+    artifacts = label.run_all(configs)
+    assert calls == [[3], [4, 1, 3]]
+    assert artifacts[0] == first
+    assert [artifact.uri for artifact in artifacts] == [config.out for config in configs]
+    assert [artifact.counts["ok"] for artifact in artifacts] == [3, 5, 2]
+    assert [artifact.counts["rejected"] for artifact in artifacts] == [0, 0, 1]
+    alone = label.run(configs[1].model_copy(update={"out": str(tmp_path / "alone")}))
+    for key, depth in labels_of(tmp_path / "alone").items():
+        np.testing.assert_array_equal(labels_of(tmp_path / "out-1")[key], depth)
+    assert alone.parents == artifacts[1].parents
 
 
 def test_another_configuration_is_refused_or_overwrites(depth_model: Path, tmp_path: Path) -> None:
