@@ -39,15 +39,15 @@ def _train(**fields: Any) -> TrainConfig:
     return TrainConfig.model_construct(**({"base": MISSING, "out": MISSING} | fields))
 
 
-def _tiny(base: str, task: TaskName) -> TrainConfig:
+def _tiny(base: str, task: TaskName, lr: float) -> TrainConfig:
     """Small enough for two CPU cores: the laptop's and the demo's fine-tuning."""
     return _train(
         base=base,
         task=task,
         objective=EndToEnd(),
         batch=BatchConfig(global_size=8, micro_size=4),
-        optimizer=OptimizerConfig(lr=3e-4),
-        schedule=ScheduleConfig(max_steps=200, warmup_steps=10),
+        optimizer=OptimizerConfig(lr=lr),
+        schedule=ScheduleConfig(max_steps=200, warmup_steps=10, final_lr_ratio=0.1),
         checkpoint=CheckpointConfig(every_steps=100),
         panel=PanelConfig(every_steps=100),
         scaling=ScalingConfig(num_workers=2),
@@ -89,11 +89,11 @@ PREPARE: dict[str, Recipe] = {
 TRAIN: dict[str, Recipe] = {
     "tiny-depth": (
         "Depth from the packaged small Marigold, on CPUs in minutes.",
-        _tiny("tiny-marigold-depth", "depth"),
+        _tiny("tiny-marigold-depth", "depth", lr=5e-4),
     ),
     "tiny-normals": (
         "Normals from the packaged small Stable Diffusion, on CPUs in minutes.",
-        _tiny("tiny-sd", "normals"),
+        _tiny("tiny-sd", "normals", lr=1e-3),
     ),
     "marigold-depth": (
         "The paper's best depth model: Marigold v1-0, end to end.",
@@ -118,7 +118,7 @@ TRAIN: dict[str, Recipe] = {
             "blank",
             batch=BatchConfig(global_size=8, micro_size=4),
             optimizer=OptimizerConfig(lr=2e-3, weight_decay=0.0),
-            schedule=ScheduleConfig(max_steps=12_000, warmup_steps=100),
+            schedule=ScheduleConfig(max_steps=9000, warmup_steps=100, final_lr_ratio=0.032),
         ),
     ),
     "base-image-diffusion": (
@@ -128,7 +128,7 @@ TRAIN: dict[str, Recipe] = {
             MISSING,
             batch=BatchConfig(global_size=16, micro_size=8),
             optimizer=OptimizerConfig(lr=1e-3),
-            schedule=ScheduleConfig(max_steps=2000, warmup_steps=100),
+            schedule=ScheduleConfig(max_steps=1500, warmup_steps=50, final_lr_ratio=0.05),
         ),
     ),
     "base-depth-diffusion": (
@@ -138,7 +138,7 @@ TRAIN: dict[str, Recipe] = {
             MISSING,
             batch=BatchConfig(global_size=16, micro_size=8),
             optimizer=OptimizerConfig(lr=1e-3),
-            schedule=ScheduleConfig(max_steps=3000, warmup_steps=100),
+            schedule=ScheduleConfig(max_steps=2500, warmup_steps=50, final_lr_ratio=0.05),
             model=ModelConfig(initial_latent="gaussian"),
         ),
     ),

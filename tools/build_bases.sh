@@ -6,14 +6,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-build/bases}
 python=${PYTHON:-.venv/bin/python}
-scenes_indoor=${SCENES_INDOOR:-600}
-scenes_street=${SCENES_STREET:-300}
-render="--frames-per-scene 4 --height 128 --width 160 --samples-per-pixel 8 --frames-per-part 48"
+scenes_indoor=${SCENES_INDOOR:-500}
+scenes_street=${SCENES_STREET:-250}
+frames="--frames-per-scene 4 --height 128 --width 160"
+render="$frames --samples-per-pixel 4 --frames-per-part 40"
+held_out="$frames --samples-per-pixel 8 --frames-per-part 48"
 
 $python pipelines/prepare.py synthetic-indoor --out "$work/indoor" --num-scenes "$scenes_indoor" --seed 100 $render
 $python pipelines/prepare.py synthetic-street --out "$work/street" --num-scenes "$scenes_street" --seed 200 $render
-$python pipelines/prepare.py synthetic-indoor --out "$work/indoor-test" --num-scenes 24 --seed 900 $render
-$python pipelines/prepare.py synthetic-street --out "$work/street-test" --num-scenes 24 --seed 900 $render
+$python pipelines/prepare.py synthetic-indoor --out "$work/indoor-test" --num-scenes 24 --seed 900 $held_out
+$python pipelines/prepare.py synthetic-street --out "$work/street-test" --num-scenes 24 --seed 900 $held_out
 
 data="--data $work/indoor --data $work/street --weight 2 --weight 1"
 panel="--panel-data $work/indoor-test --panel-data $work/street-test"
