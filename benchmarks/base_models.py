@@ -3,7 +3,9 @@
     python benchmarks/base_models.py SHARDS... [--limit N] [--base NAME_OR_FOLDER] [--steps 1 10 50]
 
 VAE round trip of normalized depth (AbsRel, δ1, by domain), then the small Marigold with `leading`
-and `trailing` spacing and several numbers of steps, beside the constant, as one table.
+and `trailing` spacing and several numbers of steps, beside the constant, as one table. Below it the
+VAE's round trip of colour images (mean absolute difference on [-1, 1]) and of normal maps (mean
+angle).
 """
 
 import argparse
@@ -20,7 +22,7 @@ from e2eft.model.estimator import Estimator
 from e2eft.model.pretrained import find_model, load_estimator
 from e2eft.tasks import get_task
 
-TASK = get_task("depth")
+TASK, NORMALS = get_task("depth"), get_task("normals")
 BATCH = 8
 
 
@@ -38,6 +40,15 @@ def batches(uris: list[str], limit: int) -> Iterator[tuple[str, Batch]]:
 def round_trip(estimator: Estimator, batch: Batch) -> torch.Tensor:
     target, _ = TASK.encode_target(batch)
     return TASK.decode(estimator.codec.decode(estimator.codec.encode(target)))
+
+
+def other_round_trips(estimator: Estimator, batch: Batch) -> torch.Tensor:
+    """(colour difference, angle in degrees) of each image, `[2 n]`."""
+    codec = estimator.codec
+    colour = (codec.decode(codec.encode(batch.rgb)) - batch.rgb).abs().mean((1, 2, 3))
+    target, _ = NORMALS.encode_target(batch)
+    normals = NORMALS.decode(codec.decode(codec.encode(target)))
+    return torch.stack([colour.double(), NORMALS.errors(normals, batch)["mean_deg"]])
 
 
 def main() -> None:
@@ -60,8 +71,10 @@ def main() -> None:
                     estimator.run(batch.rgb, s, seeds)
                 )
     totals: dict[tuple[str, str], list[torch.Tensor]] = defaultdict(list)
+    others: dict[str, list[torch.Tensor]] = defaultdict(list)
     with torch.inference_mode():
         for domain, batch in batches(arguments.shards, arguments.limit):
+            others[domain].append(other_round_trips(estimator, batch))
             for name, method in methods.items():
                 errors = TASK.errors(method(batch, list(range(len(batch)))), batch)
                 totals[name, domain].append(torch.stack([errors["abs_rel"], errors["delta1"]]))
@@ -71,6 +84,9 @@ def main() -> None:
         cells = [torch.cat(totals[name, domain], dim=1).nanmean(dim=1) for domain in domains]
         texts = [f"AbsRel {cell[0]:.3f}  δ1 {cell[1]:.1%}" for cell in cells]
         print(f"{name:24}" + "".join(f"{text:>26}" for text in texts))
+    means = [torch.cat(others[domain], dim=1).nanmean(dim=1) for domain in domains]
+    texts = [f"colour {colour:.3f}  {angle:.1f}°" for colour, angle in means]
+    print(f"{'VAE round trip':24}" + "".join(f"{text:>26}" for text in texts))
 
 
 if __name__ == "__main__":
