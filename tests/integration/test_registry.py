@@ -222,6 +222,8 @@ def test_models_go_to_the_tracking_server_whatever_else_the_process_was_told(
     (port,) = free_ports(1)
     elsewhere = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", elsewhere)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+    mlflow.set_registry_uri(elsewhere)
     mlflow.set_tracking_uri(f"{elsewhere}/tracking")
     try:
         here = register(
@@ -233,7 +235,7 @@ def test_models_go_to_the_tracking_server_whatever_else_the_process_was_told(
         assert mlflow.get_registry_uri() == os.environ["MLFLOW_REGISTRY_URI"] == elsewhere
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
 
 
 def test_a_server_with_object_storage_registers_and_hands_out_models(
