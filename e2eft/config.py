@@ -153,7 +153,8 @@ class Diffusion(Config):
     """annealed-pyramid is Marigold's multi-resolution noise, strength 0.9 t/T."""
     latent_cache: Annotated[int, Field(ge=0)] = 0
     """Frames (a mirrored one counts anew) whose latents each worker keeps in memory: the frozen VAE
-    is then run once a frame, not once an epoch."""
+    is then run once a frame, not once an epoch. A resumed run fills it anew, in other batches, and
+    may differ from an undisturbed one in the last bits."""
 
 
 class Autoencoding(Config):

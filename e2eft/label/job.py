@@ -94,6 +94,8 @@ def run_all(configs: Sequence[LabelConfig]) -> list[Artifact]:
         ValueError: as `run`, and if the model changes between the corpora.
     """
     configs = [_located(config) for config in configs]
+    apart = {"images": "", "out": ""}
+    assert all(c.model_copy(update=apart) == configs[0].model_copy(update=apart) for c in configs)
     artifacts: dict[str, Artifact] = {}
     jobs: list[Job] = []
     with tempfile.TemporaryDirectory(prefix="e2eft-label-") as scratch:

@@ -18,6 +18,7 @@ from e2eft.tracking.runs import NoRun, Run, TrackingError, client_of, resolve_ur
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PACKAGE = Path(__file__).parent.parent
+URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 SERVED_SOURCE = (
     "__init__.py",
@@ -165,9 +166,6 @@ def _folder_digest(folder: Path) -> str:
     for name, path in sorted(files.items()):
         whole.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return whole.hexdigest()
-
-
-URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 
 @contextmanager
