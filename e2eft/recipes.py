@@ -89,7 +89,7 @@ PREPARE: dict[str, Recipe] = {
 TRAIN: dict[str, Recipe] = {
     "tiny-depth": (
         "Depth from the packaged small Marigold, on CPUs in minutes.",
-        _tiny("tiny-marigold-depth", "depth", lr=5e-4),
+        _tiny("tiny-marigold-depth", "depth", lr=7e-5),
     ),
     "tiny-normals": (
         "Normals from the packaged small Stable Diffusion, on CPUs in minutes.",
@@ -134,11 +134,11 @@ TRAIN: dict[str, Recipe] = {
     "base-depth-diffusion": (
         "Base models 3/3: tiny-marigold-depth, from tiny-sd as Marigold was from SD 2.",
         _base_model(
-            Diffusion(conditional=True, latent_cache=20_000),
+            Diffusion(conditional=True, noise="annealed-pyramid", latent_cache=20_000),
             MISSING,
             batch=BatchConfig(global_size=16, micro_size=8),
             optimizer=OptimizerConfig(lr=1e-3),
-            schedule=ScheduleConfig(max_steps=2500, warmup_steps=50, final_lr_ratio=0.05),
+            schedule=ScheduleConfig(max_steps=4500, warmup_steps=50, final_lr_ratio=0.05),
             model=ModelConfig(initial_latent="gaussian"),
         ),
     ),

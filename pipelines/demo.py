@@ -41,7 +41,7 @@ class Size:
 FULL = Size(
     scenes={"train": {"indoor": 60, "street": 30}, "held-out": {"indoor": 16, "street": 16}},
     frames_per_scene=4,
-    steps={"depth": 180, "normals": 260},
+    steps={"depth": 120, "normals": 260},
     many_steps=50,
 )
 QUICK = Size(
