@@ -150,7 +150,9 @@ class Diffusion(Config):
     """True: denoise the task's target given the image (8 channels). False: denoise the image (4
     channels)."""
     noise: Literal["gaussian", "annealed-pyramid"] = "gaussian"
-    """annealed-pyramid is Marigold's multi-resolution noise, strength 0.9 t/T."""
+    """annealed-pyramid is Marigold's multi-resolution noise, strength 0.9 t/T. In Gaussian noise
+    the coarsest part of a small latent stays visible up to t = T-1, and the denoiser can read the
+    target there instead of in the image."""
     latent_cache: Annotated[int, Field(ge=0)] = 0
     """Frames (a mirrored one counts anew) whose latents each worker keeps in memory: the frozen VAE
     is then run once a frame, not once an epoch. A resumed run fills it anew, in other batches, and

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Rebuilds the packaged small models from nothing: renders, the VAE, tiny-sd, tiny-marigold-depth.
-# Resumable: every step that is committed is used again. Hours on two CPU cores, minutes on a GPU.
+# Resumable: every step that is committed is used again. Two hours on two CPU cores.
 #   build_bases.sh [WORK_FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,6 @@
 """The demo at a small size, run twice, and the notebook that reads what it leaves."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,6 +39,18 @@ def test_demo_ends_with_a_summary_of_scores_and_places(demo: tuple[Path, str]) -
     assert f"{folder}/labels/gallery.html" in summary
     assert (folder / "labels" / "gallery.html").stat().st_size > 10_000
     assert (folder / "shards" / "indoor-train" / "contact_sheet.png").is_file()
+
+
+def test_the_packaged_model_sees_with_trailing_spacing_only(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    for family in ("indoor", "street"):
+        error: dict[str, float] = {}
+        for spacing in ("leading", "trailing"):
+            scores = json.loads((folder / "scores" / f"one-step-{spacing}/scores.json").read_text())
+            abs_rel = scores["domains"][f"synthetic-{family}"]["metrics"]["abs_rel"]
+            error[spacing], error["constant"] = abs_rel["mean"], abs_rel["constant"]
+        assert error["leading"] == pytest.approx(error["constant"], rel=0.03)
+        assert error["trailing"] < 0.85 * error["constant"]
 
 
 def test_second_run_uses_what_is_committed(demo: tuple[Path, str]) -> None:

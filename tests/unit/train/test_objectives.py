@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -210,6 +211,33 @@ def test_latents_over_unknown_pixels_are_not_supervised(diffusion: DiffusionObje
     wrong[:, :, 0, 2] += 10
     diffusion.attach(Oracle(wrong))
     assert float(diffusion.loss(training(holed)).detach()) == pytest.approx(100 / 19, rel=1e-3)
+
+
+def coarse_power(noise: str, models: Path) -> tuple[list[float], list[float]]:
+    """Power of the noise's spatial means times the number of pixels, which is 1 for white noise, at
+    early and at late timesteps."""
+    settings = {"kind": "diffusion", "noise": noise}
+    objective = objective_of(models, objective=settings)
+    clean = objective.estimator.codec.encode(objective.task.encode_target(frames())[0])
+    oracle = Oracle(torch.zeros(2, 4, 4, 5))
+    objective.attach(oracle)
+    early: list[float] = []
+    late: list[float] = []
+    for seed in range(0, 200, 2):
+        objective.loss(TrainingBatch(frames(), [seed, seed + 1]))
+        latents, t = oracle.asked[-1]
+        a, s = objective.estimator.schedule.coefficients(t)
+        means = ((latents[:, 4:] - a * clean) / s).mean((2, 3))
+        for timestep, power in zip(t.tolist(), 20 * means.square().mean(1), strict=True):
+            (late if timestep >= 500 else early).append(float(power.detach()))
+    return early, late
+
+
+def test_annealed_pyramid_noise_is_coarse_at_late_timesteps(models: Path) -> None:
+    white_early, white_late = map(np.mean, coarse_power("gaussian", models))
+    early, late = map(np.mean, coarse_power("annealed-pyramid", models))
+    assert 0.7 < white_early < 1.4 and 0.7 < white_late < 1.4
+    assert late > 1.5 * early and late > 3 * white_late
 
 
 @pytest.mark.parametrize("conditional", [True, False])
