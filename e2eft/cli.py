@@ -70,11 +70,22 @@ def _unchecked(info: StructTypeInfo) -> StructConstructorSpec | None:
             name=name,
             type=hints[name],
             default=getattr(info.default, name, field.get_default()),
-            helptext=field.description,
+            helptext=_one_line(field.description),
         )
         for name, field in info.type.model_fields.items()
     )
-    return StructConstructorSpec(instantiate=info.type.model_construct, fields=fields)
+
+    def build(**values: Any) -> Any:
+        return info.type.model_construct(**values)
+
+    # What tyro prints above a group of options, where pydantic's own text would stand.
+    build.__doc__ = _one_line(info.type.__doc__)
+    return StructConstructorSpec(instantiate=build, fields=fields)
+
+
+def _one_line(text: str | None) -> str | None:
+    """Without the source's line breaks, which tyro would keep beside its own."""
+    return None if text is None else " ".join(text.split())
 
 
 def _validation_lines(kind: type[Config], error: ValidationError) -> list[str]:

@@ -55,6 +55,19 @@ def test_recipes_differ_where_they_should() -> None:
     assert len(set(digests.values())) == len(digests) - 2, "sd2 and marigold differ in --base only"
 
 
+def test_help_says_what_every_group_of_options_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse("train", ["tiny-depth", "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for said in (
+        "DeepSpeed: what is partitioned, and in which precision.",
+        "MLflow: where runs go and under which experiment.",
+        "Every micro-batch comes from one dataset, as in the paper",
+    ):
+        assert said in words
+    assert "Creates a new" not in words, "pydantic speaks of itself"
+
+
 def test_the_papers_recipe() -> None:
     config = cli.parse("train", ["marigold-depth", "--out", "o", "--data", "d"])
     assert isinstance(config, TrainConfig)
