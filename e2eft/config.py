@@ -258,7 +258,8 @@ class ZeroConfig(Config):
     """0: replicated; 1: optimizer states; 2: and gradients; 3: and parameters are partitioned over
     workers."""
     precision: Annotated[Literal["fp32", "bf16"], flag("precision")] = "fp32"
-    """bf16 keeps fp32 master weights and accumulates and reduces gradients in fp32."""
+    """bf16 keeps fp32 master weights, accumulates and reduces gradients in fp32, and computes the
+    frozen VAE in bf16 too. Faster on GPUs and on CPUs with AMX, slower on other CPUs."""
     offload_optimizer: bool = False
     """Keep optimizer states in host memory."""
 

@@ -17,6 +17,13 @@ class Codec:
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self.vae = vae
+        self.compute_dtype: torch.dtype | None = None
+        """If set: what convolutions are computed in, under autocast. The weights stay as they
+        are, so that a model trained in bf16 is exported with the VAE it came with."""
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.compute_dtype
+        return torch.autocast(self.vae.device.type, dtype=dtype, enabled=dtype is not None)
 
     @property
     def config(self) -> Any:
@@ -52,13 +59,16 @@ class Codec:
                 f"image of {height} x {width} pixels: both sides must be multiples of the VAE's "
                 f"factor {self.factor}"
             )
-        mean = self.vae.encode(image.to(self.vae.dtype)).latent_dist.mean  # type: ignore[union-attr]
-        return (mean - self.shift) * self.scale
+        with self._autocast():
+            mean = self.vae.encode(image.to(self.vae.dtype)).latent_dist.mean  # type: ignore[union-attr]
+        return (mean.to(self.vae.dtype) - self.shift) * self.scale
 
     def decode(self, latent: Float[Tensor, "n c hl wl"]) -> Float[Tensor, "n 3 h w"]:
         """The image a latent stands for. Differentiable; values may leave [-1, 1] a little."""
         raw = latent.to(self.vae.dtype) / self.scale + self.shift
-        return self.vae.decode(cast(Any, raw)).sample  # type: ignore[union-attr]
+        with self._autocast():
+            image = self.vae.decode(cast(Any, raw)).sample  # type: ignore[union-attr]
+        return image.to(self.vae.dtype)
 
     def to(self, device: torch.device | str) -> "Codec":
         self.vae.to(device)  # type: ignore[arg-type]

@@ -120,6 +120,8 @@ def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Obj
         isinstance(objective, Diffusion) and objective.conditional
     )
     estimator = load_estimator(source, config.model, conditional=conditional).to(device)
+    if config.zero.precision == "bf16":
+        estimator.codec.compute_dtype = torch.bfloat16
     limit = config.data.max_depth_m
     tasks = {name: get_task(name, max_depth_m=limit) for name in ("depth", "normals")}
     return build_objective(estimator, tasks, config)

@@ -64,3 +64,18 @@ def test_a_half_precision_vae_takes_fp32_images() -> None:
     latent = codec.encode(image())
     assert latent.dtype == torch.bfloat16
     assert codec.decode(latent.float()).shape == (2, 3, 16, 24)
+
+
+def test_computing_in_bf16_leaves_weights_and_results_in_fp32(codec: Codec) -> None:
+    half = Codec(codec.vae)
+    half.compute_dtype = torch.bfloat16
+    latent, exact = half.encode(image()), codec.encode(image())
+    assert latent.dtype == torch.float32
+    assert 1e-5 < float((latent - exact).abs().mean()) < 0.02 * float(exact.abs().mean())
+    latent = exact.clone().requires_grad_()
+    made, wanted = half.decode(latent), codec.decode(exact)
+    assert made.dtype == torch.float32 and codec.vae.dtype == torch.float32
+    assert 1e-5 < float((made - wanted).detach().abs().mean()) < 0.02 * float(wanted.abs().mean())
+    made.square().mean().backward()
+    assert latent.grad is not None and latent.grad.dtype == torch.float32
+    assert float(latent.grad.abs().min()) > 0

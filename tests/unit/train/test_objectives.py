@@ -81,6 +81,17 @@ def test_gradients_reach_the_denoiser_and_only_it(case: str, models: Path) -> No
     assert all(p.grad is None for p in objective.estimator.codec.vae.parameters())
 
 
+def test_bf16_computes_the_frozen_vae_in_bf16_and_keeps_its_weights(models: Path) -> None:
+    losses = []
+    for zero in ({"stage": 1, "precision": "bf16"}, {"stage": 1, "precision": "fp32"}):
+        objective = objective_of(models, zero=zero)
+        loss = objective.loss(training(frames()))
+        loss.backward()
+        assert objective.estimator.codec.vae.dtype == torch.float32
+        losses.append(float(loss.detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=0.1) and losses[0] != losses[1]
+
+
 def test_zeros_leave_the_second_half_of_conv_in_without_gradient(models: Path) -> None:
     objective = objective_of(models)
     objective.loss(training(frames())).backward()
