@@ -153,6 +153,9 @@ class Diffusion(Config):
     """annealed-pyramid is Marigold's multi-resolution noise, strength 0.9 t/T. In Gaussian noise
     the coarsest part of a small latent stays visible up to t = T-1, and the denoiser can read the
     target there instead of in the image."""
+    timestep_skew: Annotated[float, Field(ge=1)] = 1.0
+    """Density of t/T in training is proportional to its power of this minus 1: 1 draws all
+    timesteps alike, more draws the noisy end, where the single step happens, more often."""
     latent_cache: Annotated[int, Field(ge=0)] = 0
     """Frames (a mirrored one counts anew) whose latents each worker keeps in memory: the frozen VAE
     is then run once a frame, not once an epoch. A resumed run fills it anew, in other batches, and
@@ -165,7 +168,9 @@ class Autoencoding(Config):
     kind: tyro.conf.Suppress[Literal["autoencoding"]] = "autoencoding"
     kl_weight: Annotated[float, Field(ge=0)] = 1e-6
     """Weight of the KL divergence to the unit Gaussian, per latent element."""
-    gradient_weight: Annotated[float, Field(ge=0)] = 1.0
+    value_weight: Annotated[float, Field(ge=0)] = 4.0
+    """Weight of the squared error."""
+    gradient_weight: Annotated[float, Field(ge=0)] = 0.2
     """Weight of the L1 distance of image gradients."""
     depth_error_weight: Annotated[float, Field(ge=0)] = 0.25
     """Weight of the relative depth error after decoding, so that near surfaces count as in
@@ -174,8 +179,6 @@ class Autoencoding(Config):
     """Share of the frames seen as depth images."""
     normals_share: Fraction = 0.2
     """Share of the frames seen as normal maps; the rest are colour images."""
-    crop_size: Positive | None = None
-    """Train on square crops of this side: more variety for the same time."""
 
 
 class DataConfig(Config):

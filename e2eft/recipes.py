@@ -25,6 +25,7 @@ from e2eft.config import (
     SyntheticSource,
     TaskName,
     TrainConfig,
+    ZeroConfig,
 )
 
 Recipe = tuple[str, Any]
@@ -68,6 +69,7 @@ def _base_model(objective: Any, base: str, **fields: Any) -> TrainConfig:
         task="depth",
         objective=objective,
         export_half=True,
+        zero=ZeroConfig(stage=1, precision="bf16"),
         scaling=ScalingConfig(num_workers=2),
         checkpoint=CheckpointConfig(every_steps=500),
         panel=PanelConfig(every_steps=1000),
@@ -89,7 +91,7 @@ PREPARE: dict[str, Recipe] = {
 TRAIN: dict[str, Recipe] = {
     "tiny-depth": (
         "Depth from the packaged small Marigold, on CPUs in minutes.",
-        _tiny("tiny-marigold-depth", "depth", lr=7e-5),
+        _tiny("tiny-marigold-depth", "depth", lr=2e-4),
     ),
     "tiny-normals": (
         "Normals from the packaged small Stable Diffusion, on CPUs in minutes.",
@@ -114,11 +116,11 @@ TRAIN: dict[str, Recipe] = {
     "base-autoencoder": (
         "Base models 1/3: the small VAE, on images, depth images and normal maps.",
         _base_model(
-            Autoencoding(crop_size=64, depth_share=0.5, normals_share=0.25, depth_error_weight=0.5),
+            Autoencoding(depth_share=0.45, normals_share=0.25, depth_error_weight=0.5),
             "blank",
             batch=BatchConfig(global_size=8, micro_size=4),
             optimizer=OptimizerConfig(lr=2e-3, weight_decay=0.0),
-            schedule=ScheduleConfig(max_steps=9000, warmup_steps=100, final_lr_ratio=0.032),
+            schedule=ScheduleConfig(max_steps=6000, warmup_steps=100, final_lr_ratio=0.03),
         ),
     ),
     "base-image-diffusion": (
@@ -126,19 +128,24 @@ TRAIN: dict[str, Recipe] = {
         _base_model(
             Diffusion(conditional=False, latent_cache=20_000),
             MISSING,
-            batch=BatchConfig(global_size=16, micro_size=8),
-            optimizer=OptimizerConfig(lr=1e-3),
-            schedule=ScheduleConfig(max_steps=1500, warmup_steps=50, final_lr_ratio=0.05),
+            batch=BatchConfig(global_size=64, micro_size=32),
+            optimizer=OptimizerConfig(lr=2e-3),
+            schedule=ScheduleConfig(max_steps=1800, warmup_steps=100, final_lr_ratio=0.03),
         ),
     ),
     "base-depth-diffusion": (
         "Base models 3/3: tiny-marigold-depth, from tiny-sd as Marigold was from SD 2.",
         _base_model(
-            Diffusion(conditional=True, noise="annealed-pyramid", latent_cache=20_000),
+            Diffusion(
+                conditional=True,
+                noise="annealed-pyramid",
+                timestep_skew=2.0,
+                latent_cache=20_000,
+            ),
             MISSING,
-            batch=BatchConfig(global_size=16, micro_size=8),
-            optimizer=OptimizerConfig(lr=1e-3),
-            schedule=ScheduleConfig(max_steps=4500, warmup_steps=50, final_lr_ratio=0.05),
+            batch=BatchConfig(global_size=64, micro_size=32),
+            optimizer=OptimizerConfig(lr=2e-3),
+            schedule=ScheduleConfig(max_steps=6500, warmup_steps=100, final_lr_ratio=0.03),
             model=ModelConfig(initial_latent="gaussian"),
         ),
     ),

@@ -93,7 +93,7 @@ class EndToEndObjective:
 
 
 class DiffusionObjective(EndToEndObjective):
-    """Denoising score matching on latents, timesteps uniform: how the base models came to be.
+    """Denoising score matching on latents: how the base models came to be.
 
     Conditional: the task's target given the image, as Marigold. Unconditional: the image itself.
     Latents that cover an unknown target pixel are not supervised. The VAE is frozen, so the latents
@@ -142,10 +142,9 @@ class DiffusionObjective(EndToEndObjective):
     def loss(self, training: TrainingBatch) -> Tensor:
         condition, clean, mask = self._latents(training)
         schedule = self.estimator.schedule
-        draws = [
-            torch.randint(schedule.length, (), generator=g) for g in _generators(training.seeds)
-        ]
-        t = torch.stack(draws)
+        draws = torch.stack([torch.rand((), generator=g) for g in _generators(training.seeds)])
+        t = (schedule.length * draws ** (1 / self.settings.timestep_skew)).long()
+        t = t.clamp(max=schedule.length - 1)
         noise = self._noise(clean, t, training.seeds)
         t = t.to(clean.device)
         x_t = schedule.add_noise(clean, noise, t)
@@ -195,7 +194,7 @@ class AutoencodingStep(nn.Module):
 class AutoencodingObjective:
     """Trains a small VAE on colour images and on the targets of both tasks.
 
-    Each frame appears as one of the three, drawn by its seed. The loss is L1 on values and on
+    Each frame appears as one of the three, drawn by its seed. The loss is the squared error, L1 on
     gradients, a little KL, and for depth the relative error that AbsRel will see.
     """
 
@@ -213,16 +212,6 @@ class AutoencodingObjective:
     def attach(self, engine_model: Any) -> None:
         self._model = engine_model
 
-    def _crop(self, training: TrainingBatch, *tensors: Tensor) -> list[Tensor]:
-        size = self.settings.crop_size
-        if size is None:
-            return list(tensors)
-        height, width = tensors[0].shape[-2:]
-        generator = torch.Generator().manual_seed(training.seeds[0] ^ 2)
-        top = int(torch.randint(max(1, height - size + 1), (), generator=generator))
-        left = int(torch.randint(max(1, width - size + 1), (), generator=generator))
-        return [tensor[..., top : top + size, left : left + size] for tensor in tensors]
-
     def loss(self, training: TrainingBatch) -> Tensor:
         batch = training.batch
         depth, near_share = self._depth_target(batch)
@@ -233,17 +222,16 @@ class AutoencodingObjective:
         is_depth = draw < shares.depth_share
         is_normals = ~is_depth & (draw < shares.depth_share + shares.normals_share)
         image = torch.where(is_depth, depth, torch.where(is_normals, normals, batch.rgb))
-        image, near_share = self._crop(training, image, near_share)
         dtype = next(self._model.parameters()).dtype
         made, mean, logvar = self._model(image.to(dtype), training.seeds[0])
         made, mean, logvar = made.float(), mean.float(), logvar.float()
-        values = (made - image).abs().mean()
+        values = (made - image).square().mean()
         edges = _gradient_distance(made, image)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         relative = ((made.mean(1) - image.mean(1)).abs() * near_share * is_depth[:, 0]).mean()
         settings = self.settings
         return (
-            values
+            settings.value_weight * values
             + settings.gradient_weight * edges
             + settings.kl_weight * kl
             + settings.depth_error_weight * relative

@@ -43,7 +43,7 @@ EXAMPLES: list[Config] = [
     PrepareConfig(out="x", source=INDOOR, frames_per_part=7),
     train_config(),
     train_config(objective=Diffusion(conditional=False)),
-    train_config(objective=Autoencoding(crop_size=64), seed=9),
+    train_config(objective=Autoencoding(depth_share=0.3), seed=9),
     train_config(data=DataConfig(uris=("a", "b"), weights=(9.0, 1.0))),
     LabelConfig(model="m", images="i", out="o", task="normals"),
     EvaluateConfig(out="o", task="depth", data=("d",), model="m"),
