@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from e2eft.artifacts import Artifact, FileEntry, claim, commit, entries, sha256
 from e2eft.cluster import connect
 from e2eft.config import PrepareConfig
-from e2eft.data.sample import Sample, SampleError, check_sample
+from e2eft.data.sample import RejectedFrame, Sample, SampleError, check_sample
 from e2eft.data.shards import (
     KIND,
     SHARD_SCHEMA_VERSION,
@@ -27,20 +27,23 @@ from e2eft.data.shards import (
     encode_row,
     part_path,
 )
-from e2eft.data.sources.synthetic import SyntheticFrames
-from e2eft.storage import Store, absolute, open_store
+from e2eft.data.sources import FrameSource, located, open_source
+from e2eft.data.survey import Survey, report_page
+from e2eft.storage import Store, absolute, join, open_store
 from e2eft.tracking import start_run
 from e2eft.views.sheets import Tile, contact_sheet
 
 REJECTS = "rejects.parquet"
 SHEET = "contact_sheet.png"
+REPORT, REPORT_PAGE = "report.json", "report.md"
 SHEET_FRAMES = 12
 PROGRESS_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What is known of a finished part: its file and the frames that are not in it."""
+    """What is known of a finished part: its file, the frames that are not in it, and a survey of
+    those that are."""
 
     part: int
     rows: int
@@ -48,6 +51,7 @@ class PartRecord:
     sha256: str
     rejects: list[list[str]]
     provenance: dict[str, Any]
+    survey: dict[str, Any]
 
 
 def record_path(part: int) -> str:
@@ -63,18 +67,30 @@ def frames_of_part(config: PrepareConfig, part: int, total: int) -> range:
 
 def make_part(part: int, config: PrepareConfig) -> PartRecord:
     """Decodes, checks, encodes and commits one part; runs in a Ray task."""
-    source = SyntheticFrames(config.source)
+    source = open_source(config.source, _index_of(config))
     rows: list[dict[str, Any]] = []
     rejects: list[list[str]] = []
+    survey = Survey()
     numbers = frames_of_part(config, part, len(source))
     for sample in source.decode(numbers):
+        if isinstance(sample, RejectedFrame):
+            rejects.append([sample.key, sample.reason, sample.detail])
+            continue
         try:
             rows.append(encode_row(check_sample(sample)))
         except SampleError as error:
             rejects.append([sample.key, error.reason, error.detail])
+        else:
+            survey.add(sample)
     content = encode_part(rows)
     record = PartRecord(
-        part, len(rows), len(content), sha256(content), rejects, source.provenance()
+        part=part,
+        rows=len(rows),
+        size=len(content),
+        sha256=sha256(content),
+        rejects=rejects,
+        provenance=source.provenance(),
+        survey=survey.as_json(),
     )
     store = open_store(config.out)
     store.write(part_path(part), content)
@@ -94,8 +110,10 @@ def run(config: PrepareConfig) -> Artifact:
     Raises:
         ValueError: (and its subclasses) for what the user can correct, or too many rejected frames.
     """
-    config = config.model_copy(update={"out": absolute(config.out)})
-    source = SyntheticFrames(config.source)
+    places = {"out": absolute(config.out), "source": located(config.source)}
+    config = config.model_copy(update=places)
+    source = open_source(config.source, _index_of(config))
+    source.check_present()
     store = open_store(config.out)
     done = claim(store, KIND, config, config.overwrite)
     if done:
@@ -107,9 +125,15 @@ def run(config: PrepareConfig) -> Artifact:
     if len(missing) < parts:
         print(f"resuming {config.out}: {parts - len(missing)} of {parts} parts are there")
     if missing:
+        source.write_index()
         _make_parts(config, missing, len(source))
     records = [PartRecord(**json.loads(store.read(record_path(part)))) for part in range(parts)]
     return _commit(config, store, source, records)
+
+
+def _index_of(config: PrepareConfig) -> Store:
+    """Beside the parts; not a part of the artifact."""
+    return open_store(join(config.out, "index"))
 
 
 def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
@@ -153,7 +177,7 @@ def _pool_size(config: PrepareConfig, parts: int) -> int:
 
 
 def _commit(
-    config: PrepareConfig, store: Store, source: SyntheticFrames, records: list[PartRecord]
+    config: PrepareConfig, store: Store, source: FrameSource, records: list[PartRecord]
 ) -> Artifact:
     rejects = [reject for record in records for reject in record.rejects]
     reasons = Counter(reason for _, reason, _ in rejects)
@@ -174,12 +198,17 @@ def _commit(
     pq.write_table(table, sink)
     store.write(REJECTS, sink.getvalue())
     store.write(SHEET, _sheet(store, records))
+    survey = Survey()
+    for record in records:
+        survey.merge(Survey(**record.survey))
+    store.write(REPORT, json.dumps(survey.as_json(), indent=2).encode())
+    store.write(REPORT_PAGE, report_page(survey, source.name, dict(reasons), SHEET).encode())
     files = [FileEntry(part_path(r.part), r.size, r.sha256) for r in records]
     artifact = commit(
         store,
         KIND,
         config,
-        files=files + entries(store, [REJECTS, SHEET]),
+        files=files + entries(store, [REJECTS, SHEET, REPORT, REPORT_PAGE]),
         counts={"frames": sum(r.rows for r in records), "rejected": len(rejects)},
         details={
             "shard_schema_version": SHARD_SCHEMA_VERSION,

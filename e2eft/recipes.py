@@ -15,6 +15,7 @@ from e2eft.config import (
     Diffusion,
     EndToEnd,
     EvaluateConfig,
+    HypersimSource,
     LabelConfig,
     ModelConfig,
     OptimizerConfig,
@@ -25,6 +26,7 @@ from e2eft.config import (
     SyntheticSource,
     TaskName,
     TrainConfig,
+    VirtualKittiSource,
     ZeroConfig,
 )
 
@@ -34,6 +36,11 @@ Recipe = tuple[str, Any]
 
 def _synthetic(family: Any) -> PrepareConfig:
     return PrepareConfig.model_construct(out=MISSING, source=SyntheticSource(family=family))
+
+
+def _virtual_kitti(selection: Any) -> PrepareConfig:
+    source = VirtualKittiSource.model_construct(root=MISSING, selection=selection)
+    return PrepareConfig.model_construct(out=MISSING, source=source)
 
 
 def _train(**fields: Any) -> TrainConfig:
@@ -85,6 +92,29 @@ PREPARE: dict[str, Recipe] = {
     "synthetic-street": (
         "Streets: facades, poles, trees, cars, sky; depth to 80 m and beyond.",
         _synthetic("street"),
+    ),
+    "hypersim": (
+        "Hypersim's raw HDF5 release, from folders or zip files, read in place.",
+        PrepareConfig.model_construct(
+            out=MISSING,
+            source=HypersimSource.model_construct(root=MISSING, split_csv=MISSING),
+        ),
+    ),
+    "virtual-kitti-2": (
+        "Virtual KITTI 2, the paper's 21,260 frames: all scenes, five kinds of weather and light.",
+        _virtual_kitti("paper"),
+    ),
+    "virtual-kitti-2-marigold": (
+        "Virtual KITTI 2, Marigold's 20,148 training frames: without Scene01, fog and rain.",
+        _virtual_kitti("marigold"),
+    ),
+    "virtual-kitti-2-marigold-val": (
+        "Virtual KITTI 2, Marigold's 5,364 validation frames: Scene01.",
+        _virtual_kitti("marigold-val"),
+    ),
+    "virtual-kitti-2-all": (
+        "Virtual KITTI 2, all 42,520 frames.",
+        _virtual_kitti("all"),
     ),
 }
 

@@ -34,6 +34,10 @@ class StorageError(ValueError):
     """A URI that cannot be read or written; the message names it and the fix."""
 
 
+class MissingError(StorageError):
+    """A file that is not there."""
+
+
 class Store(Protocol):
     """A folder at `uri`. Paths are relative, with forward slashes."""
 
@@ -113,7 +117,7 @@ class LocalStore:
         try:
             return self._at(path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            raise StorageError(f"{self._at(path)} is not there") from None
+            raise MissingError(f"{self._at(path)} is not there") from None
         except OSError as error:
             raise StorageError(f"cannot read {self._at(path)}: {error.strerror}") from error
 
@@ -256,7 +260,7 @@ class S3Store:
         try:
             return self._call("get_object", path, Key=self._key(path))["Body"].read()
         except ClientError as error:
-            raise StorageError(f"s3://{self.bucket}/{self._key(path)} is not there") from error
+            raise MissingError(f"s3://{self.bucket}/{self._key(path)} is not there") from error
 
     def write(self, path: str, content: bytes) -> None:
         self._call("put_object", path, Key=self._key(path), Body=content)

@@ -19,6 +19,7 @@ import torch
 from e2eft.data.batch import Batch
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
+from e2eft.geometry.camera import hflip_intrinsics
 
 CHOICE_STREAM, ORDER_STREAM, FLIP_STREAM, NOISE_STREAM = range(4)
 
@@ -107,8 +108,6 @@ def _epoch_order(length: int, window: int, seed: int, dataset: int, epoch: int) 
 def flip_sample(sample: Sample) -> Sample:
     """The frame as a mirror shows it: x of normals and of the principal point change sign with
     it."""
-    intrinsics = sample.intrinsics_px.copy()
-    intrinsics[0, 2] = sample.size[1] - intrinsics[0, 2]
     return Sample(
         key=sample.key,
         source=sample.source,
@@ -116,7 +115,7 @@ def flip_sample(sample: Sample) -> Sample:
         rgb=sample.rgb[:, ::-1],
         depth_m=sample.depth_m[:, ::-1],
         normals_cam=sample.normals_cam[:, ::-1] * np.array([-1, 1, 1], np.float32),
-        intrinsics_px=intrinsics,
+        intrinsics_px=hflip_intrinsics(sample.intrinsics_px, sample.size[1]),
     )
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from e2eft.geometry.camera import pixel_rays
+
 MIN_DEPTH_M = 0.01
 MAX_DEPTH_M = 655.36
 """Finite depth outside [MIN_DEPTH_M, MAX_DEPTH_M] cannot be stored; sources convert it or drop the
@@ -22,6 +24,15 @@ class SampleError(ValueError):
 
 
 @dataclass(frozen=True)
+class RejectedFrame:
+    """A frame that could not be decoded; `reason` is a short code that is counted."""
+
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """One frame. Axes are OpenCV's camera frame: x right, y down, z forward.
 
@@ -33,7 +44,8 @@ class Sample:
     normals_cam: float32 `[h w 3]`, unit length, facing the camera (a wall seen head-on is (0, 0,
     -1));
         NaN unknown.
-    intrinsics_px: float64 `[3 3]`; the centre of pixel (column i, row j) is at (i + 0.5, j + 0.5).
+    intrinsics_px: float64 `[3 3]`, camera points to homogeneous pixels; the centre of pixel (column
+        i, row j) is at (i + 0.5, j + 0.5). The last row is (0, 0, 1) unless the lens is tilted.
     """
 
     key: str
@@ -48,6 +60,12 @@ class Sample:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.rgb.shape[0], self.rgb.shape[1]
+
+
+def storable_depth(depth_m: np.ndarray) -> np.ndarray:
+    """float32 metres: what is too far to be stored counts as sky, what is too near as unknown."""
+    far = np.where(depth_m > MAX_DEPTH_M, np.inf, depth_m)
+    return np.where(far < MIN_DEPTH_M, np.nan, far).astype(np.float32)
 
 
 def check_sample(sample: Sample) -> Sample:
@@ -87,17 +105,14 @@ def check_sample(sample: Sample) -> Sample:
 
 
 def _check_normals(sample: Sample) -> None:
-    known = np.isfinite(sample.normals_cam).all(axis=-1)
-    if np.abs(np.linalg.norm(sample.normals_cam[known], axis=-1) - 1).max(initial=0) > 1e-3:
+    # NaN, which an unknown normal has for its length, compares as false.
+    length = np.sqrt(np.einsum("hwc,hwc->hw", sample.normals_cam, sample.normals_cam))
+    if (np.abs(length - 1) > 1e-3).any():
         raise SampleError("normals_not_unit", "a normal's length differs from 1 by more than 1e-3")
-    height, width = sample.size
-    (fx, _, cx), (_, fy, cy), _ = sample.intrinsics_px
-    x = (np.arange(width) + 0.5 - cx) / fx
-    y = (np.arange(height) + 0.5 - cy) / fy
-    normals = sample.normals_cam
-    toward = normals[..., 0] * x + normals[..., 1] * y[:, None] + normals[..., 2]
-    if (toward[known] > 1e-3).any():
-        share = float((toward[known] > 1e-3).mean())
+    rays = pixel_rays(sample.intrinsics_px, *sample.size)
+    away = np.einsum("hwc,hwc->hw", sample.normals_cam, rays) > 1e-3
+    if away.any():
+        share = float(away.sum() / np.isfinite(length).sum())
         raise SampleError(
             "normals_face_away", f"{share:.2%} of the normals point away from the camera"
         )

@@ -109,15 +109,20 @@ def encode_normals(normals_cam: np.ndarray) -> bytes:
     Octahedral map of Cigolle et al., "A Survey of Efficient Representations for Independent Unit
     Vectors" (JCGT 2014), around the axis towards the camera, which normals prefer.
     """
-    known = np.asarray(np.isfinite(normals_cam).all(axis=-1))
-    n = np.where(known[..., None], normals_cam, np.float32(1)).astype(np.float32)
-    n = n / np.abs(n).sum(axis=-1, keepdims=True)
-    uv = n[..., :2]
-    folded = (1 - np.abs(uv[..., ::-1])) * np.where(uv >= 0, 1, -1)
-    uv = np.where(n[..., 2:] > 0, folded, uv)
-    codes = np.rint((uv + 1) * (NORMAL_STEPS / 2)).astype(np.uint16)
-    codes[~known] = NORMAL_UNKNOWN
-    return _split_and_pack(np.moveaxis(codes, -1, 0))
+    x, y, z = np.ascontiguousarray(np.moveaxis(normals_cam, -1, 0), np.float32)
+    scale = np.abs(x) + np.abs(y) + np.abs(z)
+    known = np.isfinite(scale)
+    scale[~known] = 1
+    u, v = x / scale, y / scale
+    behind = z > 0
+    folded = np.copysign(1 - np.abs(v), u), np.copysign(1 - np.abs(u), v)
+    codes = np.empty((2, *known.shape), np.uint16)
+    for axis, flat in enumerate((u, v)):
+        value = np.where(behind, folded[axis], flat)
+        value[~known] = 0
+        codes[axis] = np.rint((value + 1) * np.float32(NORMAL_STEPS / 2))
+    codes[:, ~known] = NORMAL_UNKNOWN
+    return _split_and_pack(codes)
 
 
 def decode_normals(packed: bytes, height: int, width: int) -> np.ndarray:
@@ -135,7 +140,7 @@ def decode_normals(packed: bytes, height: int, width: int) -> np.ndarray:
 def encode_rgb(rgb: np.ndarray) -> bytes:
     """uint8 `[h w 3]` -> lossless WebP."""
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "WEBP", lossless=True, quality=30, method=2, exact=True)
+    Image.fromarray(rgb).save(buffer, "WEBP", lossless=True, quality=0, method=0, exact=True)
     return buffer.getvalue()
 
 

@@ -14,7 +14,7 @@ from e2eft.data.sample import Sample
 from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
 from e2eft.evaluate.protocols import ScoringProtocol
 from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, empty_row
-from e2eft.storage import StorageError
+from e2eft.storage import MissingError, StorageError
 
 GROUPS_PER_CHUNK = 4
 """Row groups of a shard file in one task: 32 frames."""
@@ -159,11 +159,11 @@ def read_prediction(
         raise UnscoredError("rejected", ": ".join(filter(None, (label["reason"], label["detail"]))))
     try:
         prediction = labels.read(label)
-    except StorageError as error:
-        # Any other trouble with a store is no prediction's fault, and stops the job.
-        if "is not there" not in str(error):
-            raise
+    except MissingError as error:
         raise UnscoredError("missing", str(error)) from error
+    except StorageError:
+        # Any other trouble with a store is no prediction's fault, and stops the job.
+        raise
     except (ValueError, OSError) as error:
         raise UnscoredError("unreadable", f"{type(error).__name__}: {error}") from error
     if prediction.shape[:2] != scored.shape:

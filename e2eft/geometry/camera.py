@@ -6,6 +6,7 @@ All arrays are numpy, one image at a time; the pixel convention is stated in `e2
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -29,10 +30,23 @@ def intrinsics_from_hfov(hfov_deg: float, height: int, width: int) -> Intrinsics
 
 
 def pixel_rays(intrinsics_px: Intrinsics, height: int, width: int) -> Float64[np.ndarray, "h w 3"]:
-    """Rays through the pixel centres with z = 1: a point is its ray times its planar depth."""
+    """Rays through the pixel centres with z = 1: a point is its ray times its planar depth.
+
+    The last row of `intrinsics_px` need not be (0, 0, 1): a tilted lens has another. The result is
+    kept for the next image of the same camera, and may not be written to.
+    """
+    return _pixel_rays(np.ascontiguousarray(intrinsics_px, np.float64).tobytes(), height, width)
+
+
+@lru_cache(maxsize=2)
+def _pixel_rays(intrinsics: bytes, height: int, width: int) -> Float64[np.ndarray, "h w 3"]:
+    intrinsics_px = np.frombuffer(intrinsics, np.float64).reshape(3, 3)
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     homogeneous = np.stack([columns, rows, np.ones_like(rows)], axis=-1)  # [h w 3]
-    return homogeneous @ np.linalg.inv(intrinsics_px).T
+    rays = homogeneous @ np.linalg.inv(intrinsics_px).T
+    rays /= rays[..., 2:]
+    rays.setflags(write=False)
+    return rays
 
 
 def unproject(
@@ -84,4 +98,11 @@ def hflip_intrinsics(intrinsics_px: Intrinsics, width: int) -> Intrinsics:
 
 
 def _ray_lengths(intrinsics_px: Intrinsics, height: int, width: int) -> Float64[np.ndarray, "h w"]:
-    return np.linalg.norm(pixel_rays(intrinsics_px, height, width), axis=-1)
+    return _lengths(np.ascontiguousarray(intrinsics_px, np.float64).tobytes(), height, width)
+
+
+@lru_cache(maxsize=2)
+def _lengths(intrinsics: bytes, height: int, width: int) -> Float64[np.ndarray, "h w"]:
+    lengths = np.linalg.norm(_pixel_rays(intrinsics, height, width), axis=-1)
+    lengths.setflags(write=False)
+    return lengths

@@ -7,10 +7,10 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
 
-from e2eft.geometry.camera import Intrinsics, unproject
+from e2eft.geometry.camera import Intrinsics, pixel_rays, unproject
 from e2eft.geometry.masked import masked_mean, masked_quantiles
 
 Axes = Literal["opencv", "right-up-viewer", "left-up-viewer"]
@@ -28,6 +28,8 @@ PCT_THRESHOLDS_DEG = {
     "pct_22_5": 22.5,
     "pct_30": 30.0,
 }
+
+_Sum = Float32[np.ndarray, "h w"]
 
 _SIGNS_TO_OPENCV: dict[Axes, tuple[int, int, int]] = {
     "opencv": (1, 1, 1),
@@ -81,6 +83,93 @@ def normals_from_depth(
     # A central difference does not read its own pixel, whose depth may be unknown.
     known = np.isfinite(depth_m) & (length > 0)
     return (outward / np.where(known, length, np.nan)[..., None]).astype(np.float32)
+
+
+def surface_normals(
+    depth_m: Float[np.ndarray, "h w"], intrinsics_px: Intrinsics, quantum_m: float = 0.0
+) -> Float32[np.ndarray, "h w 3"]:
+    """Normals of the surface that each pixel lies on, not bridging depth edges, facing the camera.
+
+    A plane is affine in inverse depth over the image: of ``n . X = c`` and ``X = w K^-1 p`` follows
+    ``1/w = (K^-T n / c) . p``, where w is the depth z unless the lens is tilted. So a plane is
+    fitted to the inverse depths of every 5 x 5 pixels, and fitted again with the weights ``1 / (1 +
+    (r/s)^2)^2`` of its residuals r (Geman and McClure), s shrinking to 1 % of the inverse depth, or
+    to what one `quantum_m` makes of it where that is more. What lies on another surface is left out
+    so.
+
+    Args:
+        quantum_m: step in which the depth is stored, e.g. 0.01 where it is in whole centimetres.
+
+    Returns:
+        NaN where depth is unknown or sky, and where too few neighbours agree for a plane.
+    """
+    known = np.isfinite(depth_m) & (depth_m > 0)
+    height, width = depth_m.shape
+    x, y = np.arange(width, dtype=np.float64) + 0.5, np.arange(height, dtype=np.float64) + 0.5
+    y = y[:, None]
+    tilt: Float64[np.ndarray, " 3"] = np.linalg.inv(intrinsics_px)[2]
+    depth_per_w = tilt[0] * x + tilt[1] * y + tilt[2]
+    inverse = np.where(known, depth_per_w / np.where(known, depth_m, 1), 0).astype(np.float32)
+    scale = np.maximum(0.01 * inverse, quantum_m * inverse**2) + np.float32(1e-9)
+    plane = np.zeros((3, *depth_m.shape), np.float32)  # value (less the centre's), d/dx, d/dy
+    for softness in _SOFTNESS:
+        plane = _fitted_plane(inverse, known, plane, 1 / (softness * scale))
+    offset, along_x, along_y = plane.astype(np.float64)
+    constant = inverse + offset - along_x * x - along_y * y
+    normals = np.stack([along_x, along_y, constant], axis=-1) @ intrinsics_px
+    length = np.linalg.norm(normals, axis=-1)
+    toward = (normals * pixel_rays(intrinsics_px, height, width)).sum(axis=-1)
+    signed = np.copysign(np.where(known & (length > 0), length, np.nan), -toward)
+    return (normals / signed[..., None]).astype(np.float32)
+
+
+_RADIUS = 2
+_SOFTNESS = (30.0, 5.0, 1.0)
+
+
+def _fitted_plane(
+    inverse: Float32[np.ndarray, "h w"],
+    known: Bool[np.ndarray, "h w"],
+    plane: Float32[np.ndarray, "3 h w"],
+    per_scale: Float32[np.ndarray, "h w"],
+) -> Float32[np.ndarray, "3 h w"]:
+    """The weighted least-squares plane through each pixel's neighbourhood, weighted by how far the
+    neighbours are from the last one; NaN where the neighbours do not determine one."""
+    height, width = inverse.shape
+    padded, there = np.pad(inverse, _RADIUS), np.pad(known.astype(np.float32), _RADIUS)
+    w, wx, wy, wxx, wxy, wyy, wv, wxv, wyv = np.zeros((9, height, width), np.float32)
+    for dy in range(-_RADIUS, _RADIUS + 1):
+        for dx in range(-_RADIUS, _RADIUS + 1):
+            rows, columns = _RADIUS + dy, _RADIUS + dx
+            window = np.s_[rows : rows + height, columns : columns + width]
+            value = padded[window] - inverse
+            residual = (value - plane[0] - dx * plane[1] - dy * plane[2]) * per_scale
+            weight = there[window] / np.square(1 + np.square(residual))
+            value *= weight
+            w += weight
+            wv += value
+            for sums, share in ((wx, dx), (wy, dy), (wxx, dx * dx), (wxy, dx * dy), (wyy, dy * dy)):
+                if share:
+                    sums += share * weight
+            for sums, share in ((wxv, dx), (wyv, dy)):
+                if share:
+                    sums += share * value
+    return _solved(w, wx, wy, wxx, wxy, wyy, wv, wxv, wyv)
+
+
+def _solved(
+    w: _Sum, wx: _Sum, wy: _Sum, wxx: _Sum, wxy: _Sum, wyy: _Sum, wv: _Sum, wxv: _Sum, wyv: _Sum
+) -> Float32[np.ndarray, "3 h w"]:
+    """Cramer's rule for the 3 x 3 normal equations of value = a + b dx + c dy at every pixel."""
+    first = wxx * wyy - wxy * wxy
+    second = wxy * wy - wx * wyy
+    third = wx * wxy - wxx * wy
+    determinant = w * first + wx * second + wy * third
+    determinant = np.where(determinant > 0.5, determinant, np.nan)
+    a = wv * first + wxv * second + wyv * third
+    b = wv * second + wxv * (w * wyy - wy * wy) + wyv * (wx * wy - w * wxy)
+    c = wv * third + wxv * (wx * wy - w * wxy) + wyv * (w * wxx - wx * wx)
+    return np.stack([a, b, c]) / determinant
 
 
 def normalize(vectors: Float[Tensor, "n 3 h w"], eps: float = 0.0) -> Float[Tensor, "n 3 h w"]:

@@ -23,8 +23,15 @@ REQUIRED = {
     "label": ["--out", "o", "--images", "i", "--model", "m"],
     "evaluate": ["--out", "o", "--data", "d", "--model", "m"],
 }
+HYPERSIM = ["--root", "r", "--split-csv", "s"]
 TINY = ["tiny-depth", "--out", "o", "--data", "d"]
 RECIPES = [(stage, recipe) for stage, named in recipes.STAGES.items() for recipe in named]
+
+
+def required(stage: str, recipe: str) -> list[str]:
+    if recipe.startswith("virtual-kitti-2"):
+        return [*REQUIRED[stage], "--root", "r"]
+    return REQUIRED[stage] + (HYPERSIM if recipe == "hypersim" else [])
 
 
 def refusal(
@@ -42,7 +49,7 @@ def refusal(
 
 @pytest.mark.parametrize(("stage", "recipe"), RECIPES)
 def test_every_recipe_parses_to_a_complete_configuration(stage: str, recipe: str) -> None:
-    config = cli.parse(stage, [recipe, *REQUIRED[stage]])
+    config = cli.parse(stage, [recipe, *required(stage, recipe)])
     assert type(config).model_validate_json(config.model_dump_json()) == config
     description, preset = recipes.STAGES[stage][recipe]
     assert description.endswith(".") and type(config) is type(preset)
@@ -50,7 +57,8 @@ def test_every_recipe_parses_to_a_complete_configuration(stage: str, recipe: str
 
 def test_recipes_differ_where_they_should() -> None:
     digests = {
-        recipe: cli.parse(stage, [recipe, *REQUIRED[stage]]).digest() for stage, recipe in RECIPES
+        recipe: cli.parse(stage, [recipe, *required(stage, recipe)]).digest()
+        for stage, recipe in RECIPES
     }
     assert len(set(digests.values())) == len(digests) - 2, "sd2 and marigold differ in --base only"
 
@@ -139,6 +147,7 @@ def test_flags_reach_their_fields() -> None:
         ("train", [*TINY, "--lr", "fast"], ["--lr", "fast"]),
         ("train", [*TINY, "--zero-stage", "4"], ["'4'", "--zero-stage", "0", "1", "2", "3"]),
         ("label", ["depth", "--out", "o", "--model", "m"], ["--images", "required"]),
+        ("prepare", ["hypersim", "--out", "o", "--root", "r"], ["--split-csv", "required"]),
     ],
 )
 def test_what_the_parser_cannot_read_is_named(

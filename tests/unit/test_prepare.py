@@ -1,6 +1,8 @@
 """The preparation stage with its tasks run one after the other, on analytic frames."""
 
 import io
+import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +18,17 @@ from e2eft.artifacts import ArtifactError, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.sample import Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
-from e2eft.prepare import REJECTS, SHEET, frames_of_part, make_part, record_path
-from e2eft.storage import LocalStore
+from e2eft.data.survey import DEPTH_EDGES_M
+from e2eft.prepare import (
+    REJECTS,
+    REPORT,
+    REPORT_PAGE,
+    SHEET,
+    frames_of_part,
+    make_part,
+    record_path,
+)
+from e2eft.storage import LocalStore, Store
 from tests.frames import analytic_frame
 
 BROKEN = {5: "no_valid_depth", 6: "wrong_dtype"}
@@ -29,11 +40,17 @@ class AnalyticFrames:
 
     name = "analytic"
 
-    def __init__(self, config: SyntheticSource) -> None:
+    def __init__(self, config: SyntheticSource, index: Store) -> None:
         self.config = config
 
     def __len__(self) -> int:
         return FRAMES
+
+    def check_present(self) -> None:
+        pass
+
+    def write_index(self) -> None:
+        pass
 
     def decode(self, numbers: range) -> Iterator[Sample]:
         for number in numbers:
@@ -58,7 +75,7 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             make_part(part, config)
             made.append(part)
 
-    monkeypatch.setattr(prepare, "SyntheticFrames", AnalyticFrames)
+    monkeypatch.setattr(prepare, "open_source", AnalyticFrames)
     monkeypatch.setattr(prepare, "_make_parts", make)
     return made
 
@@ -106,6 +123,27 @@ def test_the_contact_sheet_is_a_picture_of_the_frames(tmp_path: Path) -> None:
     sheet = Image.open(io.BytesIO(artifact.store.read(SHEET)))
     assert sheet.width >= 3 * 40 and sheet.height >= 11 * 32
     assert len(np.unique(np.asarray(sheet.convert("RGB")).reshape(-1, 3), axis=0)) > 200
+
+
+def test_the_report_counts_what_is_in_the_shards(tmp_path: Path) -> None:
+    artifact = prepare.run(config_of(tmp_path / "out"))
+    report = json.loads(artifact.store.read(REPORT))
+    shards = open_shards(artifact.uri)
+    rows = [row for part in range(3) for row in shards.read_group(part, 0)]
+    samples = [decode_row(row) for row in rows]
+    assert report["sizes"] == {"32 x 40": 11}
+    assert report["scenes"] == dict(Counter(sample.scene for sample in samples))
+    depth = np.concatenate([sample.depth_m[::4, ::4].ravel() for sample in samples])
+    assert report["pixels"] == depth.size == 11 * 80
+    assert report["sky"] == np.isposinf(depth).sum()
+    assert report["unknown"] == np.isnan(depth).sum()
+    between = (depth >= 2) & (depth < 5)
+    assert report["depth_counts"][DEPTH_EDGES_M.index(2)] == between.sum() > 0
+    assert sum(report["depth_counts"]) == np.isfinite(depth).sum()
+    page = artifact.store.read(REPORT_PAGE).decode()
+    assert "11 frames (11 of 32 x 40) of 4 scenes; 2 rejected." in page
+    assert f"| 2 to 5 | {between.sum() / np.isfinite(depth).sum():.1%} |" in page
+    assert "| no_valid_depth | 1 |" in page and f"]({SHEET})" in page
 
 
 def test_too_many_rejects_fail_the_job_but_keep_its_parts(

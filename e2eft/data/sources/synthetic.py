@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from e2eft.config import SyntheticSource
-from e2eft.data.sample import MAX_DEPTH_M, MIN_DEPTH_M, Sample
+from e2eft.data.sample import Sample, storable_depth
 from e2eft.scenes import SceneRenderer, make_scene, renderer_provenance, sample_camera
 
 
@@ -23,6 +21,12 @@ class SyntheticFrames:
 
     def __len__(self) -> int:
         return self.config.num_scenes * self.config.frames_per_scene
+
+    def check_present(self) -> None:
+        """Scenes are made as they are needed."""
+
+    def write_index(self) -> None:
+        """There are no files."""
 
     def key(self, number: int) -> str:
         """The key of frame `number`; unique over seeds, so that datasets can be mixed."""
@@ -52,7 +56,7 @@ class SyntheticFrames:
                 source=self.name,
                 scene=key.rsplit("/", 1)[0],
                 rgb=rendered.rgb,
-                depth_m=_storable(rendered.depth_m),
+                depth_m=storable_depth(rendered.depth_m),
                 normals_cam=rendered.normals_cam,
                 intrinsics_px=rendered.intrinsics_px,
             )
@@ -60,9 +64,3 @@ class SyntheticFrames:
     def provenance(self) -> dict[str, Any]:
         """Versions that the bytes depend on besides the configuration."""
         return renderer_provenance()
-
-
-def _storable(depth_m: np.ndarray) -> np.ndarray:
-    """The ground beyond 655 m is as good as sky."""
-    far = np.where(depth_m > MAX_DEPTH_M, np.float32(np.inf), depth_m)
-    return np.where(far < MIN_DEPTH_M, np.float32(np.nan), far)

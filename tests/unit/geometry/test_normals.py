@@ -22,6 +22,7 @@ from e2eft.geometry.normals import (
     hflip_normals,
     normalize,
     normals_from_depth,
+    surface_normals,
 )
 
 HEIGHT, WIDTH = 24, 32
@@ -234,3 +235,60 @@ def test_summary_of_nothing_is_nan() -> None:
     error_rad = torch.zeros(1, 2, 2)
     summary = angular_summary(error_rad, torch.zeros(1, 2, 2, dtype=torch.bool))
     assert all(value.isnan().all() for value in summary.values())
+
+
+STRAIGHT_PX = np.array([[60.0, 0, 32], [0, 60.0, 24], [0, 0, 1]])
+TILTED_PX = np.array([[60.0, 2.0, 33.0], [1.0, 62.0, 22.0], [0.01, -0.03, 1.0]])
+
+
+def error_deg(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    return np.degrees(np.arccos((found.astype(np.float64) * wanted).sum(-1).clip(-1, 1)))
+
+
+@pytest.mark.parametrize("camera", [STRAIGHT_PX, TILTED_PX])
+def test_surface_normals_of_a_plane_are_exact_up_to_the_border(camera: np.ndarray) -> None:
+    normal = np.array([0.3, -0.4, -0.866])
+    normal /= np.linalg.norm(normal)
+    depth_m = -5.0 / (pixel_rays(camera, 48, 64) @ normal)
+    assert depth_m.min() > 0
+    assert error_deg(surface_normals(depth_m, camera), normal).max() < 0.05
+
+
+def test_surface_normals_do_not_bridge_a_depth_edge() -> None:
+    camera = STRAIGHT_PX
+    floor = np.array([0, -1.0, 0])
+    facing = pixel_rays(camera, 48, 64) @ floor
+    depth_m = np.where(facing < -0.02, -1.5 / np.minimum(facing, -0.02), 30.0)
+    wanted = np.where(facing[..., None] < -0.02, floor, [0, 0, -1.0])
+    box = np.s_[10:40, 20:44]
+    depth_m[box], wanted[box] = 2.5, [0, 0, -1.0]
+    pole = np.s_[5:45, 52:54]
+    depth_m[pole], wanted[pole] = 1.5, [0, 0, -1.0]
+    error = error_deg(surface_normals(depth_m, camera), wanted)
+    assert np.nanmean(error > 5) < 0.03 and np.nanmax(error[pole]) < 1
+    assert np.isnan(error).mean() < 0.04
+    bridging = error_deg(normals_from_depth(depth_m, camera), wanted)
+    assert np.nanmean(bridging > 5) > 0.08, "this scene has too few edges to tell"
+
+
+def test_surface_normals_average_out_steps_of_the_stored_depth() -> None:
+    camera = np.array([[725.0, 0, 64], [0, 725.0, -100], [0, 0, 1]])
+    floor = np.array([0, -1.0, 0])
+    depth_m = -1.6 / (pixel_rays(camera, 96, 128) @ floor)
+    assert depth_m.min() > 5 and depth_m.max() < 12
+    stored_m = np.round(depth_m, 2)
+    error = error_deg(surface_normals(stored_m, camera, 0.01), floor)
+    assert error.mean() < 0.3 and error.max() < 2
+    assert error_deg(normals_from_depth(stored_m, camera), floor).mean() > 1.5 * error.mean()
+
+
+def test_surface_normals_are_unknown_where_depth_is() -> None:
+    depth_m = np.full((48, 64), 3.0)
+    depth_m[:10], depth_m[10:12], depth_m[30, 30], depth_m[30, 31] = np.inf, np.nan, 0, -1
+    depth_m[40:, 60:] = np.nan
+    depth_m[45, 62] = 3.0  # alone
+    normals = surface_normals(depth_m, STRAIGHT_PX)
+    unknown = ~(np.isfinite(depth_m) & (depth_m > 0))
+    unknown[45, 62] = True
+    np.testing.assert_array_equal(np.isnan(normals).all(-1), unknown)
+    assert np.abs(normals[~unknown] - [0, 0, -1]).max() < 1e-4

@@ -1,0 +1,116 @@
+"""What is in a dataset: counts that add up over parts, and a page that shows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from e2eft.data.sample import Sample
+
+DEPTH_EDGES_M = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 656)
+STRIDE = 4
+"""Of pixels, every fourth of every fourth row is looked at."""
+BAR = 40
+
+
+@dataclass
+class Survey:
+    """Frames by scene and by size (`HEIGHT x WIDTH`), and pixels by depth.
+
+    depth_counts: pixels in each interval of DEPTH_EDGES_M.
+    pixels, unknown, sky, normals_unknown: all that were looked at; without depth; at infinity;
+        without a normal.
+    """
+
+    scenes: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    depth_counts: list[int] = field(default_factory=lambda: [0] * (len(DEPTH_EDGES_M) - 1))
+    pixels: int = 0
+    unknown: int = 0
+    sky: int = 0
+    normals_unknown: int = 0
+
+    def add(self, sample: Sample) -> None:
+        """Counts one checked frame."""
+        height, width = sample.size
+        depth_m = sample.depth_m[::STRIDE, ::STRIDE]
+        known = np.isfinite(depth_m)
+        counts, _ = np.histogram(depth_m[known], DEPTH_EDGES_M)
+        self.merge(
+            Survey(
+                scenes={sample.scene: 1},
+                sizes={f"{height} x {width}": 1},
+                depth_counts=counts.tolist(),
+                pixels=depth_m.size,
+                unknown=int(np.isnan(depth_m).sum()),
+                sky=int(np.isposinf(depth_m).sum()),
+                normals_unknown=int(
+                    np.isnan(sample.normals_cam[::STRIDE, ::STRIDE]).any(axis=-1).sum()
+                ),
+            )
+        )
+
+    def merge(self, other: Survey) -> None:
+        """Adds what another part counted."""
+        self.scenes = dict(Counter(self.scenes) + Counter(other.scenes))
+        self.sizes = dict(Counter(self.sizes) + Counter(other.sizes))
+        pairs = zip(self.depth_counts, other.depth_counts, strict=True)
+        self.depth_counts = [mine + theirs for mine, theirs in pairs]
+        self.pixels += other.pixels
+        self.unknown += other.unknown
+        self.sky += other.sky
+        self.normals_unknown += other.normals_unknown
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def report_page(survey: Survey, source: str, reasons: dict[str, int], sheet: str) -> str:
+    """Markdown: the dataset's counts, its depth histogram and its contact sheet.
+
+    Args:
+        reasons: frames left out, by reason.
+        sheet: relative path of a picture of some frames.
+    """
+    frames, rejected = sum(survey.scenes.values()), sum(reasons.values())
+    share = {
+        name: f"{getattr(survey, name) / max(1, survey.pixels):.1%}"
+        for name in ("unknown", "sky", "normals_unknown")
+    }
+    sizes = ", ".join(f"{count} of {size}" for size, count in sorted(survey.sizes.items()))
+    lines = [
+        f"# {source}",
+        "",
+        f"{frames} frames ({sizes}) of {len(survey.scenes)} scenes; {rejected} rejected.",
+        "",
+        f"Pixels without depth {share['unknown']}, sky {share['sky']}, without normal "
+        f"{share['normals_unknown']}.",
+        "",
+        f"![some frames]({sheet})",
+        "",
+        "## Depth",
+        "",
+        "| metres | share of pixels with depth | |",
+        "|---|---|---|",
+        *_histogram(survey),
+    ]
+    if reasons:
+        lines += ["", "## Rejected", "", "| reason | frames |", "|---|---|"]
+        lines += [f"| {reason} | {count} |" for reason, count in sorted(reasons.items())]
+    lines += ["", "## Scenes", "", "| scene | frames |", "|---|---|"]
+    lines += [f"| {scene} | {count} |" for scene, count in sorted(survey.scenes.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _histogram(survey: Survey) -> list[str]:
+    counts, total = survey.depth_counts, max(1, sum(survey.depth_counts))
+    seen = [number for number, count in enumerate(counts) if count]
+    rows: list[str] = []
+    for number in range(seen[0], seen[-1] + 1) if seen else ():
+        near, far = DEPTH_EDGES_M[number : number + 2]
+        bar = "█" * round(BAR * counts[number] / max(counts))
+        rows.append(f"| {near:g} to {far:g} | {counts[number] / total:.1%} | {bar} |")
+    return rows
