@@ -59,6 +59,7 @@ class Demo:
 
     out: Path
     size: Size
+    precision: str
     seconds: dict[str, float] = field(default_factory=dict)
 
     def at(self, *parts: str) -> str:
@@ -111,12 +112,11 @@ def train(demo: Demo) -> None:
     panel = " ".join(
         f"--panel-data {demo.flag('shards', f'{family}-held-out')}" for family in FAMILIES
     )
-    precision = best_precision()
-    for task, steps in demo.size.steps[precision].items():
+    for task, steps in demo.size.steps[demo.precision].items():
         demo.run(
             "train",
             f"tiny-{task} {shards(demo, 'train')} {MIX} --out {demo.flag('runs', task)}",
-            f"--max-steps {steps} --num-workers 2 --zero-stage 2 --precision {precision}",
+            f"--max-steps {steps} --num-workers 2 --zero-stage 2 --precision {demo.precision}",
             f"--panel-every 100 {panel}",
         )
 
@@ -234,8 +234,15 @@ def main() -> None:
         action="store_true",
         help="a handful of frames and steps: shows that everything runs, not that it learns",
     )
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        default=best_precision(),
+        help="what training computes in (default here: %(default)s)",
+    )
     arguments = parser.parse_args()
-    demo = Demo(Path(arguments.out).resolve(), QUICK if arguments.quick else FULL)
+    size = QUICK if arguments.quick else FULL
+    demo = Demo(Path(arguments.out).resolve(), size, arguments.precision)
     demo.out.mkdir(parents=True, exist_ok=True)
     for name, stage in (
         ("prepare", prepare),
