@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from e2eft.artifacts import Artifact, FileEntry, claim, commit, entries, sha256
+from e2eft.artifacts import MANIFEST, Artifact, FileEntry, claim, commit, entries, sha256
 from e2eft.cluster import connect
 from e2eft.config import PrepareConfig
 from e2eft.data.sample import RejectedFrame, Sample, SampleError, check_sample
@@ -113,8 +113,9 @@ def run(config: PrepareConfig) -> Artifact:
     places = {"out": absolute(config.out), "source": located(config.source)}
     config = config.model_copy(update=places)
     source = open_source(config.source, _index_of(config))
-    source.check_present()
     store = open_store(config.out)
+    if not store.exists(MANIFEST):
+        source.check_present()
     done = claim(store, KIND, config, config.overwrite)
     if done:
         print(f"already prepared: {config.out} ({done.counts['frames']} frames; nothing to do)")

@@ -39,6 +39,7 @@ class AnalyticFrames:
     """Stands for the renderer: thirteen frames, two of them broken."""
 
     name = "analytic"
+    lost = False
 
     def __init__(self, config: SyntheticSource, index: Store) -> None:
         self.config = config
@@ -47,7 +48,8 @@ class AnalyticFrames:
         return FRAMES
 
     def check_present(self) -> None:
-        pass
+        if self.lost:
+            raise ValueError("the raw files are not there")
 
     def write_index(self) -> None:
         pass
@@ -123,6 +125,17 @@ def test_the_contact_sheet_is_a_picture_of_the_frames(tmp_path: Path) -> None:
     sheet = Image.open(io.BytesIO(artifact.store.read(SHEET)))
     assert sheet.width >= 3 * 40 and sheet.height >= 11 * 32
     assert len(np.unique(np.asarray(sheet.convert("RGB")).reshape(-1, 3), axis=0)) > 200
+
+
+def test_raw_files_may_go_once_the_shards_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepare.run(config_of(tmp_path / "out"))
+    monkeypatch.setattr(AnalyticFrames, "lost", True)
+    assert prepare.run(config_of(tmp_path / "out")) == made
+    with pytest.raises(ValueError, match="the raw files are not there"):
+        prepare.run(config_of(tmp_path / "other"))
+    assert not (tmp_path / "other").exists(), "what was refused has claimed the place"
 
 
 def test_the_report_counts_what_is_in_the_shards(tmp_path: Path) -> None:
