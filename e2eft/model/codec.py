@@ -1,5 +1,6 @@
 """Images <-> latents of a frozen variational autoencoder."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -21,9 +22,10 @@ class Codec:
         """If set: what convolutions are computed in, under autocast. The weights stay as they
         are, so that a model trained in bf16 is exported with the VAE it came with."""
 
-    def _autocast(self) -> torch.autocast:
-        dtype = self.compute_dtype
-        return torch.autocast(self.vae.device.type, dtype=dtype, enabled=dtype is not None)
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.compute_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.vae.device.type, dtype=self.compute_dtype)
 
     @property
     def config(self) -> Any:
