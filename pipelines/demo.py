@@ -31,7 +31,7 @@ MIX = "--weight 3 --weight 1"
 @dataclass(frozen=True)
 class Size:
     """How much is rendered and trained: scenes by split and family, and optimizer steps by
-    precision and task, as many as fit into ten minutes."""
+    precision and task, fewer for CPUs without bf16, which are older."""
 
     scenes: dict[str, dict[str, int]]
     frames_per_scene: int
@@ -122,7 +122,7 @@ def train(demo: Demo) -> None:
 
 
 def best_precision() -> str:
-    """bf16 where the CPU multiplies matrices in it (AMX), which doubles the samples a second."""
+    """bf16 where the CPU multiplies matrices in it (AMX): a third more samples a second."""
     cpu = Path("/proc/cpuinfo")
     return "bf16" if cpu.exists() and "amx_bf16" in cpu.read_text() else "fp32"
 
