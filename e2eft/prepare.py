@@ -38,6 +38,8 @@ SHEET = "contact_sheet.png"
 REPORT, REPORT_PAGE = "report.json", "report.md"
 SHEET_FRAMES = 12
 PROGRESS_EVERY_S = 10.0
+MENDABLE = ("missing_file", "corrupt_file")
+"""Reasons that another download may remove: such frames are tried again until the commit."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,7 @@ def run(config: PrepareConfig) -> Artifact:
         print(f"already prepared: {config.out} ({done.counts['frames']} frames; nothing to do)")
         return done
     parts = -(-len(source) // config.frames_per_part)
-    present = {path for path, _ in store.list("parts/")}
-    missing = [part for part in range(parts) if record_path(part) not in present]
+    missing = _parts_to_make(store, parts)
     if len(missing) < parts:
         print(f"resuming {config.out}: {parts - len(missing)} of {parts} parts are there")
     if missing:
@@ -130,6 +131,21 @@ def run(config: PrepareConfig) -> Artifact:
         _make_parts(config, missing, len(source))
     records = [PartRecord(**json.loads(store.read(record_path(part)))) for part in range(parts)]
     return _commit(config, store, source, records)
+
+
+def _parts_to_make(store: Store, parts: int) -> list[int]:
+    """Those without a record, and those that lack a frame whose file may have been mended since."""
+    present = {path for path, _ in store.list("parts/")}
+    missing: list[int] = []
+    for part in range(parts):
+        path = record_path(part)
+        if path not in present:
+            missing.append(part)
+            continue
+        rejects = json.loads(store.read(path))["rejects"]
+        if any(reason in MENDABLE for _, reason, _ in rejects):
+            missing.append(part)
+    return missing
 
 
 def _index_of(config: PrepareConfig) -> Store:
@@ -185,7 +201,8 @@ def _commit(
     if len(rejects) > config.max_reject_fraction * len(source):
         raise ValueError(
             f"{len(rejects)} of {len(source)} frames were rejected ({dict(reasons)}), more than "
-            f"--max-reject-fraction {config.max_reject_fraction}; see {config.out}/parts"
+            f"--max-reject-fraction {config.max_reject_fraction}; see {config.out}/parts, mend the "
+            "files and run it again, or allow more"
         )
     if not any(record.rows for record in records):
         raise ValueError(
@@ -199,11 +216,7 @@ def _commit(
     pq.write_table(table, sink)
     store.write(REJECTS, sink.getvalue())
     store.write(SHEET, _sheet(store, records))
-    survey = Survey()
-    for record in records:
-        survey.merge(Survey(**record.survey))
-    store.write(REPORT, json.dumps(survey.as_json(), indent=2).encode())
-    store.write(REPORT_PAGE, report_page(survey, source.name, dict(reasons), SHEET).encode())
+    _write_report(store, source.name, records, dict(reasons))
     files = [FileEntry(part_path(r.part), r.size, r.sha256) for r in records]
     artifact = commit(
         store,
@@ -221,6 +234,16 @@ def _commit(
     )
     _log(config, artifact)
     return artifact
+
+
+def _write_report(
+    store: Store, source: str, records: list[PartRecord], reasons: dict[str, int]
+) -> None:
+    survey = Survey()
+    for record in records:
+        survey.merge(Survey(**record.survey))
+    store.write(REPORT, json.dumps(survey.as_json(), indent=2).encode())
+    store.write(REPORT_PAGE, report_page(survey, source, reasons, SHEET).encode())
 
 
 def _sheet(store: Store, records: list[PartRecord]) -> bytes:

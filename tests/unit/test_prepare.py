@@ -16,7 +16,7 @@ from PIL import Image
 from e2eft import prepare
 from e2eft.artifacts import ArtifactError, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
-from e2eft.data.sample import Sample
+from e2eft.data.sample import RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
 from e2eft.data.survey import DEPTH_EDGES_M
 from e2eft.prepare import (
@@ -136,6 +136,25 @@ def test_raw_files_may_go_once_the_shards_are_there(
     with pytest.raises(ValueError, match="the raw files are not there"):
         prepare.run(config_of(tmp_path / "other"))
     assert not (tmp_path / "other").exists(), "what was refused has claimed the place"
+
+
+def test_a_frame_whose_file_was_mended_is_read_again(
+    tmp_path: Path, made_here: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_hole(frames: AnalyticFrames, numbers: range) -> Iterator[Sample | RejectedFrame]:
+        for sample in whole(frames, numbers):
+            lost = sample.key.endswith("0011")
+            yield RejectedFrame(sample.key, "missing_file", "gone") if lost else sample
+
+    whole = AnalyticFrames.decode
+    monkeypatch.setattr(AnalyticFrames, "decode", with_a_hole)
+    config = config_of(tmp_path / "out", max_reject_fraction=0.2)
+    with pytest.raises(ValueError, match=r"3 of 13 .*mend the files and run it again"):
+        prepare.run(config)
+    monkeypatch.setattr(AnalyticFrames, "decode", whole)
+    artifact = prepare.run(config)
+    assert made_here == [2, 1, 0, 2], "only the part with the hole had to be made again"
+    assert artifact.counts == {"frames": 11, "rejected": 2}
 
 
 def test_the_report_counts_what_is_in_the_shards(tmp_path: Path) -> None:

@@ -150,12 +150,14 @@ class HypersimFrames:
                 "--camera-csv is missing: metadata_camera_parameters.csv of the dataset's "
                 "repository; or choose --intrinsics marigold, one focal length for all scenes"
             )
-        return {
-            row["scene_name"]: unit_intrinsics(
-                np.array([float(row[column]) for column in _MATRIX_COLUMNS]).reshape(3, 3)
-            )
-            for row in _table(uri, ("scene_name", *_MATRIX_COLUMNS))
-        }
+        cameras: dict[str, Intrinsics] = {}
+        for row in _table(uri, ("scene_name", *_MATRIX_COLUMNS)):
+            try:
+                matrix = np.array([float(row[column]) for column in _MATRIX_COLUMNS]).reshape(3, 3)
+                cameras[row["scene_name"]] = unit_intrinsics(matrix)
+            except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+                raise ValueError(f"{uri}, scene {row['scene_name']}: {error}") from error
+        return cameras
 
     def intrinsics_px(self, scene: str, height: int, width: int) -> Intrinsics:
         """The scene's camera for images of this size."""

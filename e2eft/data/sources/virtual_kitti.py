@@ -247,7 +247,10 @@ def _cameras(table: bytes, path: str) -> Iterator[tuple[tuple[int, int], Intrins
     if columns != ["frame", "cameraID", "K[0,0]", "K[1,1]", "K[0,2]", "K[1,2]"]:
         raise SampleError("corrupt_file", f"{path} begins with {head!r}")
     for line in lines:
-        frame, camera, fx, fy, cx, cy = map(float, line.split())
+        try:
+            frame, camera, fx, fy, cx, cy = map(float, line.split())
+        except ValueError:
+            raise SampleError("corrupt_file", f"{path} has the line {line!r}") from None
         yield (
             (int(frame), int(camera)),
             np.array([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]], np.float64),

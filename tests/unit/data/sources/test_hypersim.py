@@ -280,6 +280,13 @@ def test_tables_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
         open_source(replace_field(config, split_csv=str(tmp_path / "nowhere.csv"))).check_present()
 
 
+def test_a_camera_that_is_no_matrix_is_named(tmp_path: Path) -> None:
+    made, _ = release()
+    made.cameras[LEANING] = np.zeros((3, 3))
+    with pytest.raises(ValueError, match=rf"cameras.csv, scene {LEANING}: Singular"):
+        source_of(made, tmp_path).check_present()
+
+
 def replace_field(config: HypersimSource, **fields: Any) -> HypersimSource:
     return HypersimSource(**config.model_dump() | fields)
 

@@ -169,6 +169,9 @@ def test_a_frame_without_a_camera_and_a_table_of_another_kind(
     left, right = samples_of(source_of(release, tmp_path / "a", "merged"))
     assert isinstance(left, Sample)
     assert isinstance(right, RejectedFrame) and right.reason == "unknown_camera"
+    release.files["textgt"][table] = b"".join(lines[:1]) + b"0 0 725.0087\n"
+    for reject in samples_of(source_of(release, tmp_path / "c", "merged")):
+        assert isinstance(reject, RejectedFrame) and "0 0 725.0087" in reject.detail
     release.files["textgt"][table] = b"frame cameraID r1,1\n0 0 1\n"
     for reject in samples_of(source_of(release, tmp_path / "b", "merged")):
         assert isinstance(reject, RejectedFrame) and reject.reason == "corrupt_file"
