@@ -112,7 +112,8 @@ class HypersimSource(Config):
     split_csv: Annotated[str, flag("split-csv")]
     """metadata_images_split_scene_v1.csv of the dataset's repository: a file or its URI."""
     camera_csv: Annotated[str | None, flag("camera-csv")] = None
-    """metadata_camera_parameters.csv of the dataset's repository: every scene's own camera."""
+    """metadata_camera_parameters.csv of the dataset's repository: every scene's own camera. Needed
+    unless --intrinsics is marigold."""
     split: Annotated[Literal["train", "val", "test"], flag("split")] = "train"
     """Part of the published split by scenes."""
     keep_list: Annotated[str | None, flag("keep-list")] = None
@@ -178,7 +179,7 @@ class PrepareConfig(Config):
     max_reject_fraction: Fraction = 0.05
     """Fail if more than this part of the frames is rejected."""
     cpus_per_task: Annotated[float, Field(gt=0)] = 1.0
-    """CPUs Ray reserves for one rendering task."""
+    """CPUs Ray reserves for one task, which makes one part."""
     overwrite: bool = False
     """Delete what is at --out if it was made with another configuration."""
     tracking: TrackingConfig = TrackingConfig()
