@@ -1,0 +1,62 @@
+"""The evaluation stage."""
+
+from typing import Annotated, Literal, Self
+
+import tyro
+from pydantic import Field, model_validator
+
+from e2eft.config.base import Config, Positive, TaskName, TrackingConfig, flag
+from e2eft.config.label import SamplingConfig
+
+
+class EvaluateConfig(Config):
+    """Score a model, or labels already there, against shards with ground truth."""
+
+    outside_identity = frozenset(
+        {"out", "overwrite", "tracking", "actors", "batch_size", "register_as"}
+    )
+
+    out: str
+    """Where scores go: a folder, file:// or s3:// URI."""
+    task: tyro.conf.Suppress[TaskName]
+    data: tyro.conf.UseAppendAction[tuple[str, ...]]
+    """Shards with ground truth. Repeat for several."""
+    model: str | None = None
+    """Model to label them with first: folder, run artifact, packaged name, hub id, or
+    models:/name@alias."""
+    labels: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Label artifacts to score instead of a model, one for each --data."""
+    sampling: SamplingConfig = SamplingConfig()
+    protocol: Literal["least-squares-depth", "per-image-angular"] | None = None
+    """Named protocol; default by task. Scores of different protocols are never compared."""
+    max_depth_m: Annotated[float, Field(gt=0)] = 80.0
+    """Depth beyond this is not scored, and predictions are clipped to it after alignment."""
+    bootstrap: Positive = 2000
+    """Resamples of the bootstrap interval over images."""
+    batch_size: Positive = 8
+    """Images in one forward pass when a model is scored."""
+    actors: Annotated[Positive, flag("num-workers")] = 1
+    """Model replicas when a model is scored."""
+    panels: Annotated[int, Field(ge=0)] = 4
+    """Worst and median images shown as panels."""
+    register_as: Annotated[str | None, flag("register")] = None
+    """Register the model under this name and move the alias `champion` to it if it is better than
+    the
+    current champion under the same protocol and data."""
+    overwrite: bool = False
+    """Delete what is at --out if it was made with another configuration."""
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _something_to_score(self) -> Self:
+        if not self.data:
+            raise ValueError("--data is missing: give at least one shards URI with ground truth")
+        if (self.model is None) == (not self.labels):
+            raise ValueError("give either --model or --labels (one for each --data)")
+        if self.labels and len(self.labels) != len(self.data):
+            raise ValueError(
+                f"--labels is given {len(self.labels)} times but --data {len(self.data)} times"
+            )
+        if self.register_as and self.model is None:
+            raise ValueError("--register needs --model: labels alone cannot be registered")
+        return self

@@ -1,0 +1,33 @@
+"""The preparation stage: raw files or procedural scenes to shards."""
+
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from e2eft.config.base import Config, Fraction, Positive, TrackingConfig
+from e2eft.config.sources import SourceConfig
+
+
+class PrepareConfig(Config):
+    """Render or convert a dataset and shard it to object storage."""
+
+    outside_identity = frozenset({"out", "overwrite", "cpus_per_task", "tracking"})
+
+    out: str
+    """Where the shards go: a folder, file:// or s3:// URI."""
+    source: Annotated[
+        SourceConfig,
+        Field(discriminator="kind"),
+        tyro.conf.arg(name=""),
+        tyro.conf.AvoidSubcommands,
+    ]
+    frames_per_part: Positive = 64
+    """Frames in one shard file: the unit of work, of commit and of resuming."""
+    max_reject_fraction: Fraction = 0.05
+    """Fail if more than this part of the frames is rejected."""
+    cpus_per_task: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs Ray reserves for one task, which makes one part."""
+    overwrite: bool = False
+    """Delete what is at --out if it was made with another configuration."""
+    tracking: TrackingConfig = TrackingConfig()

@@ -1,0 +1,98 @@
+"""Datasets: where their raw files are, and which of their frames are wanted."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+import tyro
+from pydantic import Field, model_validator
+
+from e2eft.config.base import Config, Positive, flag, require_multiple
+
+
+class SyntheticSource(Config):
+    """Scenes rendered with Mitsuba 3: a pure function of these fields."""
+
+    places: ClassVar[tuple[str, ...]] = ()
+
+    kind: tyro.conf.Suppress[Literal["synthetic"]] = "synthetic"
+    family: tyro.conf.Suppress[Literal["indoor", "street"]]
+    num_scenes: Annotated[Positive, flag("num-scenes")] = 64
+    """Scenes to generate."""
+    frames_per_scene: Annotated[Positive, flag("frames-per-scene")] = 4
+    """Viewpoints rendered in each scene."""
+    height: Annotated[Positive, flag("height")] = 480
+    """Image height in pixels, a multiple of 8."""
+    width: Annotated[Positive, flag("width")] = 640
+    """Image width in pixels, a multiple of 8."""
+    seed: Annotated[int, flag("seed"), Field(ge=0)] = 0
+    """Names the scenes: the same seed gives the same bytes. Hold out whole seeds, not frames."""
+    samples_per_pixel: Annotated[Positive, flag("samples-per-pixel")] = 32
+    """Light paths a pixel of the colour image. Depth and normals always use one ray a pixel
+    centre."""
+
+    @model_validator(mode="after")
+    def _fits_a_vae(self) -> Self:
+        require_multiple("height", self.height)
+        require_multiple("width", self.width)
+        return self
+
+
+class HypersimSource(Config):
+    """Hypersim's raw release: HDF5 frames, scenes as folders or as the published zip files, which
+    are read in place. Where they are is not part of the configuration's identity."""
+
+    outside_identity = frozenset({"root"})
+    places: ClassVar[tuple[str, ...]] = ("root", "split_csv", "camera_csv", "keep_list")
+
+    kind: tyro.conf.Suppress[Literal["hypersim"]] = "hypersim"
+    root: Annotated[str, flag("root")]
+    """What holds ai_VVV_NNN folders or ai_VVV_NNN.zip files: a folder, file:// or s3:// URI."""
+    split_csv: Annotated[str, flag("split-csv")]
+    """metadata_images_split_scene_v1.csv of the dataset's repository: a file or its URI."""
+    camera_csv: Annotated[str | None, flag("camera-csv")] = None
+    """metadata_camera_parameters.csv of the dataset's repository: every scene's own camera. Needed
+    unless --intrinsics is marigold."""
+    split: Annotated[Literal["train", "val", "test"], flag("split")] = "train"
+    """Part of the published split by scenes."""
+    keep_list: Annotated[str | None, flag("keep-list")] = None
+    """Text file with one frame a line, to keep only those: Marigold's filtered lists, for
+    example."""
+    scenes: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], flag("scene")] = ()
+    """Only these scenes (ai_VVV_NNN). Repeat for several. Default: all of the split."""
+    intrinsics: Annotated[Literal["exact", "marigold"], flag("intrinsics")] = "exact"
+    """exact: each scene's own camera, tilted lenses included. marigold: focal length 886.81 for
+    all, as in that preprocessing, with depth up to 18 % off in some scenes."""
+
+
+VirtualKittiScene = Literal["Scene01", "Scene02", "Scene06", "Scene18", "Scene20"]
+VirtualKittiVariation = Literal[
+    "clone", "fog", "morning", "overcast", "rain", "sunset",
+    "15-deg-left", "15-deg-right", "30-deg-left", "30-deg-right",
+]  # fmt: skip
+
+
+class VirtualKittiSource(Config):
+    """Virtual KITTI 2 as it is published: tar files, read in place, or what was unpacked of them.
+    Where they are is not part of the configuration's identity."""
+
+    outside_identity = frozenset({"root"})
+    places: ClassVar[tuple[str, ...]] = ("root",)
+
+    kind: tyro.conf.Suppress[Literal["virtual-kitti-2"]] = "virtual-kitti-2"
+    root: Annotated[str, flag("root")]
+    """What holds vkitti_2.0.3_rgb.tar, _depth.tar and _textgt.tar.gz, or folders of that name, or
+    rgb, depth and textgt, or all together: a folder, file:// or s3:// URI."""
+    selection: tyro.conf.Suppress[Literal["all", "paper", "marigold", "marigold-val"]] = "all"
+    scenes: Annotated[tyro.conf.UseAppendAction[tuple[VirtualKittiScene, ...]], flag("scene")] = ()
+    """Only these scenes of the selection. Repeat for several. Default: all of them."""
+    variations: Annotated[
+        tyro.conf.UseAppendAction[tuple[VirtualKittiVariation, ...]], flag("variation")
+    ] = ()
+    """Only this weather, time of day, or turn of the camera. Repeat for several. Default: all of
+    the selection."""
+    frames_per_sequence: Annotated[Positive | None, flag("frames-per-sequence")] = None
+    """Only the first frames of every sequence of a scene. Default: all."""
+    benchmark_crop: Annotated[bool, flag("benchmark-crop")] = True
+    """Crop to KITTI's 1216 x 352 pixels: the bottom rows, the middle columns."""
+
+
+SourceConfig = SyntheticSource | HypersimSource | VirtualKittiSource
