@@ -149,10 +149,11 @@ def _evaluate(config: EvaluateConfig) -> Any:
 
 def _label_for_scoring(config: EvaluateConfig) -> list[str]:
     """Labels every --data with the model, below --out; returns the labels' URIs."""
-    from e2eft import label
+    from e2eft import evaluate, label
     from e2eft.storage import join
 
     assert config.model is not None
+    seen = evaluate.processing_of(config)
     wanted = [
         LabelConfig(
             model=config.model,
@@ -167,6 +168,7 @@ def _label_for_scoring(config: EvaluateConfig) -> list[str]:
             actors=config.actors,
             overwrite=config.overwrite,
             tracking=config.tracking.model_copy(update={"enabled": False}),
+            **seen[number],
         )
         for number, data in enumerate(config.data)
     ]

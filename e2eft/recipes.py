@@ -21,6 +21,7 @@ from e2eft.config import (
     OptimizerConfig,
     PanelConfig,
     PrepareConfig,
+    ProtocolName,
     ScalingConfig,
     ScheduleConfig,
     SyntheticSource,
@@ -186,8 +187,8 @@ def _label(task: TaskName) -> LabelConfig:
     return LabelConfig.model_construct(model=MISSING, images=MISSING, out=MISSING, task=task)
 
 
-def _evaluate(task: TaskName) -> EvaluateConfig:
-    return EvaluateConfig.model_construct(out=MISSING, data=(), task=task)
+def _evaluate(task: TaskName, protocol: ProtocolName | None = None) -> EvaluateConfig:
+    return EvaluateConfig.model_construct(out=MISSING, data=(), task=task, protocol=protocol)
 
 
 LABEL: dict[str, Recipe] = {
@@ -201,6 +202,26 @@ EVALUATE: dict[str, Recipe] = {
         _evaluate("depth"),
     ),
     "synthetic-normals": ("Angular error of normals on rendered scenes.", _evaluate("normals")),
+    "least-squares-depth": (
+        "Depth as the paper, Marigold and GeoWizard score it: fitted to depth.",
+        _evaluate("depth", "least-squares-depth"),
+    ),
+    "least-squares-disparity": (
+        "Labels that are disparity, as Lotus and Depth Anything score them.",
+        _evaluate("depth", "least-squares-disparity"),
+    ),
+    "ransac-log-depth": (
+        "Depth as Pixel-Perfect Depth and Marigold V2 score it: RANSAC to log depth.",
+        _evaluate("depth", "ransac-log-depth"),
+    ),
+    "pooled-pixels": (
+        "Normals as the paper and DSINE score them: over the pixels of all images.",
+        _evaluate("normals", "pooled-pixels"),
+    ),
+    "per-image-mean": (
+        "Normals as Marigold v1-1 scores them: averaged image by image.",
+        _evaluate("normals", "per-image-mean"),
+    ),
 }
 
 STAGES: dict[str, dict[str, Recipe]] = {

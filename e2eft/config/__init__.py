@@ -14,7 +14,7 @@ from e2eft.config.base import (
     TrackingConfig,
     require_multiple,
 )
-from e2eft.config.evaluate import EvaluateConfig
+from e2eft.config.evaluate import EvaluateConfig, ProtocolName
 from e2eft.config.label import LabelConfig, SamplingConfig, Spacing
 from e2eft.config.prepare import PrepareConfig
 from e2eft.config.sources import (
@@ -61,6 +61,7 @@ __all__ = [
     "OptimizerConfig",
     "PanelConfig",
     "PrepareConfig",
+    "ProtocolName",
     "SamplingConfig",
     "ScalingConfig",
     "ScheduleConfig",

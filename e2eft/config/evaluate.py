@@ -8,12 +8,19 @@ from pydantic import Field, model_validator
 from e2eft.config.base import Config, Positive, TaskName, TrackingConfig, flag
 from e2eft.config.label import SamplingConfig
 
+DepthProtocolName = Literal["least-squares-depth", "least-squares-disparity", "ransac-log-depth"]
+NormalsProtocolName = Literal["per-image-mean", "pooled-pixels"]
+ProtocolName = DepthProtocolName | NormalsProtocolName
+LabelsKind = Literal["depth", "disparity", "log-depth"]
+LabelsAxes = Literal["right-up-viewer", "left-up-viewer", "opencv"]
+
 
 class EvaluateConfig(Config):
     """Score a model, or labels already there, against shards with ground truth."""
 
     outside_identity = frozenset(
         {"out", "overwrite", "tracking", "actors", "batch_size", "register_as"}
+        | {"scoring_tasks", "frames_per_task"}
     )
 
     out: str
@@ -25,18 +32,33 @@ class EvaluateConfig(Config):
     """Model to label them with first: folder, run artifact, packaged name, hub id, or
     models:/name@alias."""
     labels: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Label artifacts to score instead of a model, one for each --data."""
+    """Labels to score instead of a model, one for each --data: artifacts of the label stage, or
+    folders of .npy or .png files that another program wrote, named as the images are (or as
+    Marigold names its predictions)."""
+    labels_kind: LabelsKind = "depth"
+    """What the numbers in such folders are affine in. Normals are normals."""
+    labels_axes: LabelsAxes = "right-up-viewer"
+    """Axes of normals in such folders: right-up-viewer (Marigold v1-1, diffusers), left-up-viewer
+    (the paper's, DSINE's), or opencv (x right, y down, z forward)."""
+    labels_pattern: str | None = None
+    """Path of a label in such a folder, e.g. {folder}/pred_{name}.npy: {key} is the image's path
+    without ending, {folder} and {name} its parts."""
     sampling: SamplingConfig = SamplingConfig()
-    protocol: Literal["least-squares-depth", "per-image-angular"] | None = None
+    protocol: ProtocolName | None = None
     """Named protocol; default by task. Scores of different protocols are never compared."""
     max_depth_m: Annotated[float, Field(gt=0)] = 80.0
-    """Depth beyond this is not scored, and predictions are clipped to it after alignment."""
+    """Of data that the protocol has no rules for: depth beyond this is not scored, and predictions
+    are clipped to it after alignment."""
     bootstrap: Positive = 2000
     """Resamples of the bootstrap interval over images."""
     batch_size: Positive = 8
     """Images in one forward pass when a model is scored."""
     actors: Annotated[Positive, flag("num-workers")] = 1
     """Model replicas when a model is scored."""
+    scoring_tasks: Positive | None = None
+    """Tasks that score at the same time. Default: one a CPU."""
+    frames_per_task: Positive = 32
+    """Images scored by one task."""
     panels: Annotated[int, Field(ge=0)] = 4
     """Worst and median images shown as panels."""
     register_as: Annotated[str | None, flag("register")] = None

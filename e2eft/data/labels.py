@@ -13,7 +13,7 @@ are. The manifest lists the index with digests, and the index the digests of the
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from e2eft.artifacts import Artifact, ArtifactError, load_artifact, sha256
+from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, sha256
 from e2eft.data.resize import resize_depth
 from e2eft.storage import Store
 from e2eft.views.colour import colour_depth, colour_normals
@@ -192,6 +192,16 @@ class LabelIndex:
         """`depth` or `normals`."""
         return self.artifact.details["task"]
 
+    @property
+    def uri(self) -> str:
+        """Where the artifact is."""
+        return self.artifact.uri
+
+    @property
+    def kind(self) -> str:
+        """What the numbers are: `affine_depth` or `normals`."""
+        return CONVENTIONS[self.task]["kind"]
+
     @cached_property
     def store(self) -> Store:
         return self.artifact.store
@@ -205,6 +215,15 @@ class LabelIndex:
         """Every row of the index."""
         for batch in self.table.to_batches(max_chunksize=4096):
             yield from batch.to_pylist()
+
+    def as_parent(self, role: str) -> Parent:
+        """A reference for another artifact's lineage."""
+        return self.artifact.as_parent(role)
+
+    def label_rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The rows of these keys, also of rejected images; a key without a row is left out."""
+        wanted = set(keys)
+        return {row["key"]: row for row in self.rows() if row["key"] in wanted}
 
     def by_key(self) -> dict[str, dict[str, Any]]:
         """The rows of images that have a label, by key."""

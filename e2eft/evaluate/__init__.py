@@ -1,13 +1,16 @@
 """Scores: label artifacts against shards with ground truth, and whether two of them differ."""
 
 from e2eft.evaluate.scores import Headline, headline, paired_difference, read_table
-from e2eft.evaluate.stage import claim_output, register, run
+from e2eft.evaluate.stage import claim_output, processing_of, register, run
+from e2eft.evaluate.tables import comparison_table
 
 __all__ = [
     "Headline",
     "claim_output",
+    "comparison_table",
     "headline",
     "paired_difference",
+    "processing_of",
     "read_table",
     "register",
     "run",

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from e2eft.data.label_trees import LabelTree
 from e2eft.data.labels import REJECTED, LabelIndex
+from e2eft.data.resize import resize_depth
 from e2eft.data.sample import Sample
-from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
+from e2eft.data.shards import ShardIndex, decode_row
 from e2eft.evaluate.protocols import ScoringProtocol
 from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, empty_row
 from e2eft.storage import MissingError, StorageError
-
-GROUPS_PER_CHUNK = 4
-"""Row groups of a shard file in one task: 32 frames."""
 
 
 class UnscoredError(ValueError):
@@ -33,7 +32,7 @@ class Pair:
     """A dataset with the truth, and the labels to be scored against it."""
 
     shards: ShardIndex
-    labels: LabelIndex
+    labels: LabelIndex | LabelTree
 
     @property
     def dataset(self) -> str:
@@ -54,23 +53,22 @@ class Job:
     evidence_pixels: int = 0
 
 
-def plan_chunks(job: Job, keys: list[list[str]]) -> list[dict[str, str]]:
+def plan_chunks(job: Job, keys: list[list[str]], frames: int) -> list[dict[str, str]]:
     """The chunks of all datasets, each with the label rows of its frames, as Ray Data items.
 
     Args:
         keys: the keys of each dataset, by row.
+        frames: of a chunk, at most; a chunk lies within one part.
     """
     chunks: list[dict[str, str]] = []
     for number, pair in enumerate(job.pairs):
-        # Another index than the job's, which would keep the whole table and take it to every task.
-        index = LabelIndex(pair.labels.artifact)
-        rows = {row["key"]: _needed(row) for row in index.rows()}
+        # Another object than the job's, which would keep the whole table and take it to every task.
+        rows = replace(pair.labels).label_rows(keys[number])
         starts = pair.shards.part_starts
         for part in range(len(pair.shards.rows_of_part)):
-            step = GROUPS_PER_CHUNK * ROWS_PER_GROUP
-            for first in range(int(starts[part]), int(starts[part + 1]), step):
-                last = min(first + step, int(starts[part + 1]))
-                labels = [rows.get(key) for key in keys[number][first:last]]
+            for first in range(int(starts[part]), int(starts[part + 1]), frames):
+                last = min(first + frames, int(starts[part + 1]))
+                labels = [needed(rows.get(key)) for key in keys[number][first:last]]
                 content = {"pair": number, "first": first, "labels": labels}
                 chunks.append({"chunk": json.dumps(content)})
     return chunks
@@ -79,19 +77,19 @@ def plan_chunks(job: Job, keys: list[list[str]]) -> list[dict[str, str]]:
 _NEEDED = ("key", "status", "reason", "detail", "npy_path", "depth_path", "normals_path")
 
 
-def _needed(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in _NEEDED}
+def needed(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Of a label's row, what `read_prediction` asks for."""
+    return row and {name: row[name] for name in _NEEDED}
 
 
 def _frames(job: Job, chunk: dict[str, Any]) -> Iterator[tuple[int, Sample, dict[str, Any] | None]]:
     """(row, frame, its label's row) of a chunk, decoded one by one."""
-    shards, row = job.pairs[chunk["pair"]].shards, chunk["first"]
-    labels = chunk["labels"]
-    for start in range(0, len(labels), ROWS_PER_GROUP):
-        part, group, _ = shards.locate(row + start)
-        encoded = shards.read_group(part, group)
-        for offset, label in enumerate(labels[start : start + ROWS_PER_GROUP]):
-            yield row + start + offset, decode_row(encoded[offset]), label
+    shards, encoded, at = job.pairs[chunk["pair"]].shards, [], None
+    for row, label in enumerate(chunk["labels"], chunk["first"]):
+        part, group, offset = shards.locate(row)
+        if at != (part, group):
+            encoded, at = shards.read_group(part, group), (part, group)
+        yield row, decode_row(encoded[offset]), label
 
 
 def score_chunk(item: dict[str, Any], job: Job) -> list[dict[str, Any]]:
@@ -123,7 +121,8 @@ def score_frame(
     job: Job, pair: Pair, sample: Sample, label: dict[str, Any] | None
 ) -> dict[str, Any]:
     """One row of the table: scores, or the reason why there are none."""
-    protocol = job.protocol
+    protocol, size = job.protocol, sample.size
+    sample = protocol.view(sample)
     scored = protocol.scored(sample)
     row = empty_row(protocol) | {
         "dataset": pair.dataset,
@@ -136,7 +135,7 @@ def score_frame(
     if not row["pixels"]:
         return row | {"status": NOT_APPLICABLE, "detail": "no pixel in the protocol's range"}
     try:
-        prediction = read_prediction(pair.labels, label, scored)
+        prediction = read_prediction(pair.labels, label, size, scored)
     except UnscoredError as error:
         return row | {"status": error.status, "detail": error.detail}
     constant = protocol.spread(job.constants.get(sample.source, []), sample)
@@ -146,9 +145,16 @@ def score_frame(
 
 
 def read_prediction(
-    labels: LabelIndex, label: dict[str, Any] | None, scored: np.ndarray
+    labels: LabelIndex | LabelTree,
+    label: dict[str, Any] | None,
+    size: tuple[int, int],
+    scored: np.ndarray,
 ) -> np.ndarray:
-    """The prediction for a frame.
+    """The prediction for a frame, at the size of `scored`.
+
+    Args:
+        size: (height, width) of the frame itself, if the protocol scores it at another; a label of
+            that size is resized, one of the scored size is taken as it is.
 
     Raises:
         UnscoredError: missing, rejected, unreadable, wrong_size or not_finite.
@@ -166,9 +172,11 @@ def read_prediction(
         raise
     except (ValueError, OSError) as error:
         raise UnscoredError("unreadable", f"{type(error).__name__}: {error}") from error
+    if prediction.shape[:2] not in (size, scored.shape):
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (prediction.shape, size)]
+        raise UnscoredError("wrong_size", f"{sizes[0]} pixels, the image has {sizes[1]}")
     if prediction.shape[:2] != scored.shape:
-        sizes = [f"{shape[1]} x {shape[0]}" for shape in (prediction.shape, scored.shape)]
-        raise UnscoredError("wrong_size", f"{sizes[0]} pixels, the truth has {sizes[1]}")
+        prediction = resize_depth(prediction, scored.shape)
     unknown = ~np.isfinite(prediction[scored])
     if unknown.any():
         count = int(unknown.reshape(len(unknown), -1).any(axis=1).sum())

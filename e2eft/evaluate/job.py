@@ -31,17 +31,26 @@ EVIDENCE_VECTORS = 100_000
 PROGRESS_EVERY_S = 10.0
 
 
-def score_rows(protocol: ScoringProtocol, pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
-    """The table's rows of every frame, in the order of the datasets and of their rows."""
+def score_rows(
+    protocol: ScoringProtocol,
+    pairs: tuple[Pair, ...],
+    frames_per_task: int,
+    tasks: int | None = None,
+) -> list[dict[str, Any]]:
+    """The table's rows of every frame, in the order of the datasets and of their rows.
+
+    Args:
+        tasks: at once; None: as many as there are CPUs.
+    """
     job = Job(protocol, pairs)
     keys = [_keys_of(pair.shards) for pair in pairs]
     for pair, names in zip(pairs, keys, strict=True):
         if len(set(names)) < len(names):
             raise ArtifactError(f"{pair.dataset} has frames of equal keys; prepare it again")
-    chunks = plan_chunks(job, keys)
+    chunks = plan_chunks(job, keys, frames_per_task)
     if protocol.fits_constant:
-        job = replace(job, constants=_fit_constants(job, chunks, sum(map(len, keys))))
-    return _map_chunks(score_chunk, chunks, job, "scored")
+        job = replace(job, constants=_fit_constants(job, chunks, sum(map(len, keys)), tasks))
+    return _map_chunks(score_chunk, chunks, job, tasks, "scored")
 
 
 def _keys_of(shards: ShardIndex) -> list[str]:
@@ -53,10 +62,13 @@ def _keys_of(shards: ShardIndex) -> list[str]:
     return keys
 
 
-def _fit_constants(job: Job, chunks: list[dict[str, str]], frames: int) -> dict[str, list[float]]:
+def _fit_constants(
+    job: Job, chunks: list[dict[str, str]], frames: int, tasks: int | None
+) -> dict[str, list[float]]:
     """The protocol's constant of each domain; every image weighs the same."""
     pixels = int(np.clip(EVIDENCE_VECTORS // frames, 4, 512))
-    found = _map_chunks(collect_evidence, chunks, replace(job, evidence_pixels=pixels), "surveyed")
+    job = replace(job, evidence_pixels=pixels)
+    found = _map_chunks(collect_evidence, chunks, job, tasks, "surveyed")
     evidence: dict[str, list[np.ndarray]] = defaultdict(list)
     for row in found:
         vectors = np.frombuffer(row["evidence"], np.float32).reshape(-1, 3)
@@ -68,13 +80,14 @@ def _map_chunks(
     function: Callable[..., list[dict[str, Any]]],
     chunks: list[dict[str, str]],
     job: Job,
+    tasks: int | None,
     done: str,
 ) -> list[dict[str, Any]]:
     """The rows that `function` makes of all chunks, in the frames' order."""
     total = sum(len(pair.shards) for pair in job.pairs)
     rows: list[dict[str, Any]] = []
     started = reported = time.monotonic()
-    for row in _rows_as_they_come(function, chunks, job):
+    for row in _rows_as_they_come(function, chunks, job, tasks):
         rows.append(row)
         now = time.monotonic()
         if now - reported > PROGRESS_EVERY_S:
@@ -88,13 +101,16 @@ def _map_chunks(
 
 
 def _rows_as_they_come(
-    function: Callable[..., list[dict[str, Any]]], chunks: list[dict[str, str]], job: Job
+    function: Callable[..., list[dict[str, Any]]],
+    chunks: list[dict[str, str]],
+    job: Job,
+    tasks: int | None,
 ) -> Iterator[dict[str, Any]]:
     """The Ray Data job: one task a chunk, in whatever order they end."""
     import ray.data
 
     connect()
-    at_once = ray.data.TaskPoolStrategy(size=_tasks_at_once(len(chunks)))
+    at_once = ray.data.TaskPoolStrategy(size=tasks or _tasks_at_once(len(chunks)))
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
         function, fn_args=(job,), num_cpus=1, compute=at_once
     )
@@ -112,12 +128,17 @@ def _tasks_at_once(chunks: int) -> int:
 
 
 def draw_panel(
-    protocol: ScoringProtocol, pair: Pair, labels: dict[str, dict[str, Any]], row: dict[str, Any]
+    protocol: ScoringProtocol, pair: Pair, label: dict[str, Any], row: dict[str, Any]
 ) -> Image.Image:
-    """The picture of one scored row: image, truth, prediction, error."""
+    """The picture of one scored row: image, truth, prediction, error.
+
+    Args:
+        label: the row of its label.
+    """
     part, group, offset = pair.shards.locate(row["row"])
-    sample = decode_row(pair.shards.read_group(part, group)[offset])
-    prediction = read_prediction(pair.labels, labels[row["key"]], protocol.scored(sample))
+    frame = decode_row(pair.shards.read_group(part, group)[offset])
+    sample = protocol.view(frame)
+    prediction = read_prediction(pair.labels, label, frame.size, protocol.scored(sample))
     metric = protocol.metrics[protocol.headline]
     score = f"{protocol.headline} {row[protocol.headline]:.3g}{metric.unit}"
     return protocol.panel(prediction, sample, f"{sample.key}   {sample.source}   {score}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from e2eft.evaluate.protocols import Metric, ScoringProtocol
 from e2eft.evaluate.scores import SCORED
+from e2eft.evaluate.tables import compared_to_published
 
 REPORT = "report.md"
 _SHOWN_PROBLEMS = 20
@@ -32,15 +33,17 @@ def write_report(summary: dict[str, Any], protocol: ScoringProtocol, pictures: l
     lines = [
         f"# Scores: {protocol.task}, {protocol.terms}",
         "",
-        "" if summary["complete"] else "**Incomplete: some predictions could not be scored.**\n",
+        *_incomplete(summary),
         *(f"- data: `{entry['uri']}` ({entry['digest'][:12]})" for entry in summary["data"]),
         *(f"- labels: `{entry['uri']}` ({entry['digest'][:12]})" for entry in summary["labels"]),
         "",
-        "Mean over images with its 95 % bootstrap interval; *constant* is the best prediction that "
-        "looks at nothing, on the same images.",
+        f"Mean over {'all pixels' if protocol.statistics else 'images'} with its 95 % bootstrap "
+        "interval over images; *constant* is the best prediction that looks at nothing, on the "
+        "same images.",
         "",
         *_table(groups, protocol),
         "",
+        *compared_to_published(summary, protocol),
         *_problems(summary),
         *(f"![{path}]({path})" for path in pictures),
     ]
@@ -48,7 +51,7 @@ def write_report(summary: dict[str, Any], protocol: ScoringProtocol, pictures: l
 
 
 def _table(groups: dict[str, Any], protocol: ScoringProtocol) -> list[str]:
-    heads = [f"{name} ({group['scored']} of {group['images']})" for name, group in groups.items()]
+    heads = [f"{name} ({_coverage(group)})" for name, group in groups.items()]
     columns = [cell for head in heads for cell in (head, "*constant*")]
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, metric in protocol.metrics.items():
@@ -56,12 +59,30 @@ def _table(groups: dict[str, Any], protocol: ScoringProtocol) -> list[str]:
         for group in groups.values():
             numbers = group["metrics"].get(name)
             cells += (
-                [_interval(numbers, metric), _number(numbers["constant"], metric)]
-                if (numbers)
-                else ["–", "–"]
+                [_interval(numbers, metric), _constant(numbers, metric)] if numbers else ["–", "–"]
             )
         lines.append(f"| {name} {metric.arrow} | {' | '.join(cells)} |")
     return lines
+
+
+def _incomplete(summary: dict[str, Any]) -> list[str]:
+    short = [name for name, group in summary["domains"].items() if not group["complete"]]
+    if not short:
+        return []
+    return [
+        f"**Incomplete: {', '.join(short)}.** Images are missing, or their predictions could not "
+        "be scored: not to be set beside scores of all images.",
+        "",
+    ]
+
+
+def _coverage(group: dict[str, Any]) -> str:
+    mark = "" if group["complete"] else ", incomplete"
+    return f"{group['scored']} of {max(group['images'], group['expected'] or 0)}{mark}"
+
+
+def _constant(numbers: dict[str, float], metric: Metric) -> str:
+    return _number(numbers["constant"], metric) if "constant" in numbers else "–"
 
 
 def _interval(numbers: dict[str, float], metric: Metric) -> str:

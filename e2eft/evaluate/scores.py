@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from e2eft.artifacts import Artifact, load_artifact
 from e2eft.evaluate.protocols import ScoringProtocol
-from e2eft.geometry.bootstrap import mean_interval
+from e2eft.geometry.bootstrap import weighted_mean_interval
 
 KIND = "scores"
 TABLE = "scores/per_image.parquet"
@@ -24,6 +24,7 @@ SCORED, NOT_APPLICABLE = "scored", "nothing_to_score"
 CONSTANT = "constant_"
 """Prefix of the columns that hold the constant's scores."""
 LISTED_PROBLEMS = 1000
+NOT_AN_AVERAGE = ("median_deg", "rmse_deg")
 TEXT_COLUMNS = ("dataset", "key", "scene", "domain", "protocol", "status", "detail")
 
 
@@ -31,20 +32,27 @@ def empty_row(protocol: ScoringProtocol) -> dict[str, Any]:
     """A row of the table before anything is known; NaN stands for no score."""
     row: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "")
     row |= {"protocol": protocol.terms, "pixels": 0}
-    row |= dict.fromkeys(protocol.metrics, float("nan"))
-    return row | {f"{CONSTANT}{name}": float("nan") for name in protocol.metrics}
+    for prefix in ("", CONSTANT):
+        row |= {f"{prefix}{name}": float("nan") for name in protocol.metrics}
+        row |= {f"{prefix}{name}": kind() for name, kind in protocol.statistics.items()}
+    return row
 
 
 def encode_table(rows: list[dict[str, Any]], protocol: ScoringProtocol) -> bytes:
     """Rows as Parquet, in the order given; a score that is not there is null."""
-    numbers = [*protocol.metrics, *(f"{CONSTANT}{name}" for name in protocol.metrics)]
     columns: dict[str, pa.Array] = {
         name: pa.array([row[name] for row in rows], pa.string()) for name in TEXT_COLUMNS
     }
     columns["pixels"] = pa.array([row["pixels"] for row in rows], pa.int64())
-    for name in numbers:
-        column = np.array([row[name] for row in rows], np.float64)
-        columns[name] = pa.array(column, pa.float64(), mask=np.isnan(column))
+    for prefix in ("", CONSTANT):
+        for name in protocol.metrics:
+            column = np.array([row[prefix + name] for row in rows], np.float64)
+            columns[prefix + name] = pa.array(column, pa.float64(), mask=~np.isfinite(column))
+        for name, kind in protocol.statistics.items():
+            values = [row[prefix + name] for row in rows]
+            columns[prefix + name] = pa.array(
+                values, pa.binary() if kind is bytes else pa.float64()
+            )
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)
     return sink.getvalue()
@@ -53,42 +61,52 @@ def encode_table(rows: list[dict[str, Any]], protocol: ScoringProtocol) -> bytes
 def summarize(
     rows: list[dict[str, Any]], protocol: ScoringProtocol, resamples: int
 ) -> dict[str, Any]:
-    """Means of every domain and of all images, with intervals, beside the constant's on the same.
+    """Scores of every domain and of all images, with intervals, beside the constant's on the same.
 
-    `complete` is False if any image lacks a score for a reason that lies with its prediction.
+    `complete` is False if any image lacks a score for a reason that lies with its prediction, or if
+    there are fewer images of a benchmark than the protocol counts.
     """
     domains = sorted({row["domain"] for row in rows})
-    groups = {name: [row for row in rows if row["domain"] == name] for name in domains}
+    groups = {
+        name: _summarize_group(
+            [row for row in rows if row["domain"] == name],
+            protocol,
+            resamples,
+            protocol.expected(name),
+        )
+        for name in domains
+    }
+    counts = [group["expected"] for group in groups.values()]
+    whole = sum(counts) if all(count is not None for count in counts) else None
     problems = [row for row in rows if row["status"] not in (SCORED, NOT_APPLICABLE)]
     listed = ("dataset", "key", "status", "detail")
     return {
         "protocol": protocol.terms,
         "headline": protocol.headline,
-        "complete": not problems,
-        "overall": _summarize_group(rows, protocol, resamples),
-        "domains": {
-            name: _summarize_group(group, protocol, resamples) for name, group in groups.items()
-        },
+        "complete": all(group["complete"] for group in groups.values()),
+        "overall": _summarize_group(rows, protocol, resamples, whole),
+        "domains": groups,
         "problems": [{name: row[name] for name in listed} for row in problems[:LISTED_PROBLEMS]],
     }
 
 
 def _summarize_group(
-    rows: list[dict[str, Any]], protocol: ScoringProtocol, resamples: int
+    rows: list[dict[str, Any]], protocol: ScoringProtocol, resamples: int, expected: int | None
 ) -> dict[str, Any]:
     scored = [row for row in rows if row["status"] == SCORED]
     counts = Counter(row["status"] for row in rows if row["status"] != SCORED)
     metrics: dict[str, dict[str, float]] = {}
     if scored:
-        values = np.array([[row[name] for name in protocol.metrics] for row in scored])
-        constants = [[row[f"{CONSTANT}{name}"] for name in protocol.metrics] for row in scored]
-        spreads = (*mean_interval(values, resamples), np.mean(constants, axis=0))
-        for name, numbers in zip(protocol.metrics, zip(*spreads, strict=True), strict=True):
-            words = ("mean", "low", "high", "constant")
-            metrics[name] = dict(zip(words, map(float, numbers), strict=True))
+        metrics = protocol.summarize(scored, "", resamples)
+        for name, numbers in protocol.summarize(scored, CONSTANT, 0).items():
+            if name in metrics:
+                metrics[name]["constant"] = numbers["mean"]
+    wanting = sum(count for status, count in counts.items() if status != NOT_APPLICABLE)
     return {
         "images": len(rows),
+        "expected": expected,
         "scored": len(scored),
+        "complete": not wanting and len(rows) >= (expected or 0),
         "not_scored": dict(sorted(counts.items())),
         "metrics": metrics,
     }
@@ -130,7 +148,8 @@ def read_table(scores: str | Artifact) -> tuple[Artifact, pa.Table]:
 def paired_difference(
     a: str | Artifact, b: str | Artifact, metric: str, *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of a - b over the same images, with its 95 % interval from a paired bootstrap.
+    """Mean of a - b over the same images (over their pixels, for a protocol that pools them), with
+    its 95 % interval from a paired bootstrap over images.
 
     The interval is of the difference: it is narrower than either score's own, because hard images
     are hard for both. An interval without 0 says that the two differ, on images like these.
@@ -151,6 +170,10 @@ def paired_difference(
     if metric not in first.details["metrics"]:
         known = ", ".join(first.details["metrics"])
         raise ValueError(f"no metric {metric!r} in {first.uri}; it has {known}")
+    if first.details.get("pooled") and metric in NOT_AN_AVERAGE:
+        raise ValueError(
+            f"{metric} over all pixels is no average over images, so it has no paired difference"
+        )
     values_a, values_b = _values_of(first, rows_a, metric), _values_of(second, rows_b, metric)
     if values_a.keys() != values_b.keys():
         only_a, only_b = values_a.keys() - values_b.keys(), values_b.keys() - values_a.keys()
@@ -158,9 +181,13 @@ def paired_difference(
             f"the scores are of different images: {_some(only_a)} only in {first.uri}, "
             f"{_some(only_b)} only in {second.uri}"
         )
-    pairs = np.array([values_a[image] - values_b[image] for image in sorted(values_a)])
-    mean, low, high = mean_interval(pairs[:, None], resamples, seed)
-    return float(mean[0]), float(low[0]), float(high[0])
+    images = sorted(values_a)
+    pairs = np.array([values_a[image] - values_b[image] for image in images])
+    weights = np.ones(len(pairs))
+    if first.details.get("pooled"):
+        pixels = _values_of(first, rows_a, "pixels")
+        weights = np.array([pixels[image] for image in images], np.float64)
+    return weighted_mean_interval(pairs, weights, resamples, seed)
 
 
 def _values_of(scores: Artifact, rows: pa.Table, metric: str) -> dict[tuple[str, str], float]:

@@ -15,13 +15,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from e2eft.artifacts import MANIFEST, Artifact, ArtifactError, Parent, claim, commit, entries
+from e2eft.artifacts import (
+    CLAIM,
+    MANIFEST,
+    Artifact,
+    ArtifactError,
+    Parent,
+    claim,
+    commit,
+    entries,
+    load_artifact,
+)
 from e2eft.config import EvaluateConfig
-from e2eft.data.labels import open_labels
+from e2eft.data.label_trees import LabelTree, open_label_tree
+from e2eft.data.labels import CONVENTIONS, LabelIndex, open_labels
+from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import open_shards
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
-from e2eft.evaluate.protocols import ScoringProtocol, protocol_of
+from e2eft.evaluate.protocols import NATIVE, ScoringProtocol, protocol_of
 from e2eft.evaluate.report import REPORT, chosen_images, write_report
 from e2eft.evaluate.scores import (
     KIND,
@@ -70,15 +82,13 @@ def run(config: EvaluateConfig, labels: Sequence[str]) -> Artifact:
         ValueError: (and its subclasses) for what the user can correct, or if nothing can be scored.
     """
     config = _absolute(config)
-    protocol = protocol_of(config)
-    pairs = _open_pairs(config, protocol, labels)
-    parents = tuple(
-        artifact.as_parent(role)
-        for role, artifacts in (
-            (DATA, [pair.shards.artifact for pair in pairs]),
-            (LABELS, [pair.labels.artifact for pair in pairs]),
-        )
-        for artifact in artifacts
+    pairs = _open_pairs(config, labels)
+    protocol = protocol_of(config, [_source_of(pair.shards.artifact) for pair in pairs])
+    for pair in pairs:
+        _check_pair(pair, protocol)
+    parents = (
+        *(pair.shards.artifact.as_parent(DATA) for pair in pairs),
+        *(pair.labels.as_parent(LABELS) for pair in pairs),
     )
     done = claim_output(config)
     if done and _still_valid(done, parents, config.overwrite):
@@ -142,31 +152,65 @@ def _absolute(config: EvaluateConfig) -> EvaluateConfig:
     )
 
 
-def _open_pairs(
-    config: EvaluateConfig, protocol: ScoringProtocol, labels: Sequence[str]
-) -> tuple[Pair, ...]:
+def _source_of(shards: Artifact) -> str:
+    return shards.details.get("source", "")
+
+
+def processing_of(config: EvaluateConfig) -> list[dict[str, Any]]:
+    """How a model is to see the images of each --data: fields of a `LabelConfig`.
+
+    Raises:
+        ValueError: if the protocol does not score what models predict.
+    """
+    sources = [_source_of(load_artifact(absolute(data), SHARDS)) for data in config.data]
+    protocol = protocol_of(config, sources)
+    if (predicted := CONVENTIONS[config.task]["kind"]) not in protocol.kinds:
+        raise ValueError(
+            f"{protocol.name} scores {' or '.join(protocol.kinds)}, but --model predicts "
+            f"{predicted}; use another protocol, or give --labels that are "
+            f"{' or '.join(protocol.kinds)}"
+        )
+    sizes = [protocol.processing_px(source) for source in sources]
+    return [
+        {"native_size": True} if size == NATIVE else {"processing_size": size} for size in sizes
+    ]
+
+
+def _open_pairs(config: EvaluateConfig, labels: Sequence[str]) -> tuple[Pair, ...]:
     if len(labels) != len(config.data):
         raise ValueError(f"{len(labels)} labels for {len(config.data)} --data; give one for each")
     pairs = tuple(
-        Pair(open_shards(data), open_labels(absolute(label)))
+        Pair(open_shards(data), _open_labels(config, absolute(label)))
         for data, label in zip(config.data, labels, strict=True)
     )
     digests = [pair.shards.artifact.digest for pair in pairs]
     if len(set(digests)) < len(digests):
         raise ValueError("the same shards are given as --data twice; give them once")
-    for pair in pairs:
-        _check_pair(pair, protocol)
     return pairs
+
+
+def _open_labels(config: EvaluateConfig, uri: str) -> LabelIndex | LabelTree:
+    """A labels artifact, or else a tree of files: an artifact without manifest is neither."""
+    store = open_store(uri)
+    if store.exists(MANIFEST) or store.exists(CLAIM):
+        return open_labels(uri)
+    kind = "normals" if config.task == "normals" else f"affine_{config.labels_kind}"
+    return open_label_tree(uri, kind.replace("-", "_"), config.labels_axes, config.labels_pattern)
 
 
 def _check_pair(pair: Pair, protocol: ScoringProtocol) -> None:
     """Labels must be of the protocol's task and of these images: equal keys are not enough."""
-    shards, labels = pair.shards.artifact, pair.labels.artifact
-    if pair.labels.task != protocol.task:
+    shards, labels = pair.shards.artifact, pair.labels
+    if labels.task != protocol.task:
         raise ArtifactError(
-            f"{labels.uri} holds {pair.labels.task} labels; {protocol.name} scores {protocol.task}"
+            f"{labels.uri} holds {labels.task} labels; {protocol.name} scores {protocol.task}"
         )
-    for parent in labels.parents:
+    if labels.kind not in protocol.kinds:
+        raise ArtifactError(
+            f"{labels.uri} holds {labels.kind}; {protocol.name} scores "
+            f"{' or '.join(protocol.kinds)} (for files of other programs, see --labels-kind)"
+        )
+    for parent in labels.artifact.parents if isinstance(labels, LabelIndex) else ():
         if parent.role == "images" and parent.digest and parent.digest != shards.digest:
             raise ArtifactError(
                 f"{labels.uri} was made from {parent.uri} ({parent.digest[:12]}), not from "
@@ -201,7 +245,7 @@ def _score_and_commit(
     run.params(config.identity())
     for parent in parents:
         run.dataset(parent.uri, parent.digest, "ground truth" if parent.role == DATA else "labels")
-    rows = score_rows(protocol, pairs)
+    rows = score_rows(protocol, pairs, config.frames_per_task, config.scoring_tasks)
     if not any(row["status"] == SCORED for row in rows):
         example = rows[0]
         raise ValueError(
@@ -232,7 +276,9 @@ def _score_and_commit(
         parents=parents,
         details={
             "protocol": protocol.terms,
+            "task": protocol.task,
             "metrics": list(protocol.metrics),
+            "pooled": bool(protocol.statistics),
             "headline": asdict(found),
         },
     )
@@ -268,10 +314,10 @@ def _draw_panels(
 ) -> list[str]:
     """Writes the pictures of the worst and of the middle images; their paths."""
     paths: list[str] = []
-    labels = {number: pair.labels.by_key() for number, pair in enumerate(pairs)}
     for name, place in chosen_images(rows, protocol, count).items():
         row = rows[place]
-        picture = draw_panel(protocol, pairs[row["pair"]], labels[row["pair"]], row)
+        pair, key = pairs[row["pair"]], row["key"]
+        picture = draw_panel(protocol, pair, pair.labels.label_rows([key])[key], row)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         paths.append(f"panels/{name}.png")
@@ -288,7 +334,8 @@ def _log(run: Run, artifact: Artifact, summary: dict[str, Any], report: str) -> 
         for metric, numbers in group["metrics"].items():
             suffix = f"/{name}" if name else ""
             values[f"{metric}{suffix}"] = numbers["mean"]
-            values[f"constant/{metric}{suffix}"] = numbers["constant"]
+            if "constant" in numbers:
+                values[f"constant/{metric}{suffix}"] = numbers["constant"]
     run.metrics(values | {f"images/{name}": float(n) for name, n in artifact.counts.items()})
     run.tags(
         {
@@ -307,6 +354,7 @@ def _note_registered_model(
     makers = {
         parent.uri
         for pair in pairs
+        if isinstance(pair.labels, LabelIndex)
         for parent in pair.labels.artifact.parents
         if parent.role == "model"
     }

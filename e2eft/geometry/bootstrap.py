@@ -54,3 +54,24 @@ def mean_interval(
     means = bootstrap_means(values, resamples, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return values.astype(np.float64).mean(axis=0), low, high
+
+
+def weighted_mean_interval(
+    values: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+    resamples: int,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """(mean, low, high) of ``sum w v / sum w``, rows being drawn together with their weights.
+
+    Raises:
+        ValueError: as `mean_interval`, or for weights that are not positive.
+    """
+    if not (weights > 0).all():
+        raise ValueError("weights must be positive")
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: expected a fraction between 0 and 1")
+    sums = bootstrap_means(np.stack([weights * values, weights], axis=1), resamples, seed)
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    return float((weights * values).sum() / weights.sum()), float(low), float(high)

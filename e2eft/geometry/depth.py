@@ -90,27 +90,33 @@ def depth_errors(
     prediction_m: Float[Tensor, "n h w"],
     target_m: Float[Tensor, "n h w"],
     valid: Bool[Tensor, "n h w"],
+    ratio_eps_m: float = 0.0,
 ) -> DepthErrors:
     """The customary errors (Eigen et al. 2014, arXiv 1406.2283, and successors) of each image.
 
-    ``abs_rel``, ``sq_rel`` (m), ``rmse`` (m), ``rmse_log`` (natural), ``log10``, ``silog`` (100
-    times the standard deviation of the log error), ``delta1`` to ``delta3`` (fraction in [0, 1] of
-    pixels off by a factor below 1.25^k).
+    ``abs_rel``, ``sq_rel`` (m), ``rmse`` (m), ``rmse_log`` (natural), ``i_rmse`` (1/m, of inverse
+    depth), ``log10``, ``silog`` (100 times the standard deviation of the log error), ``delta1`` to
+    ``delta3`` (fraction in [0, 1] of pixels off by a factor below 1.25^k).
 
     Args:
         prediction_m, target_m: positive where valid.
+        ratio_eps_m: added to what ``abs_rel`` and the deltas divide by, as some evaluations do.
     """
     prediction_m, target_m = prediction_m.where(valid, 1), target_m.where(valid, 1)
     difference_m = prediction_m - target_m
     log_error = prediction_m.log() - target_m.log()
     mean_log_error = masked_mean(log_error, valid)
     log_deviation = log_error - mean_log_error[:, None, None]
-    factor = torch.maximum(prediction_m / target_m, target_m / prediction_m)
+    factor = torch.maximum(
+        prediction_m / (target_m + ratio_eps_m), target_m / (prediction_m + ratio_eps_m)
+    )
+    inverse_error = 1 / prediction_m - 1 / target_m
     errors = {
-        "abs_rel": masked_mean(difference_m.abs() / target_m, valid),
+        "abs_rel": masked_mean(difference_m.abs() / (target_m + ratio_eps_m), valid),
         "sq_rel": masked_mean(difference_m.square() / target_m, valid),
         "rmse": masked_mean(difference_m.square(), valid).sqrt(),
         "rmse_log": masked_mean(log_error.square(), valid).sqrt(),
+        "i_rmse": masked_mean(inverse_error.square(), valid).sqrt(),
         "log10": masked_mean((prediction_m.log10() - target_m.log10()).abs(), valid),
         "silog": masked_mean(log_deviation.square(), valid).sqrt() * 100,
     }

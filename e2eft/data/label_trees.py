@@ -1,0 +1,159 @@
+"""Labels that another program wrote: a tree of .npy or .png files beside the images' own tree.
+
+depth     .npy float [h w], [1 h w] or [h w 1]; .png 16-bit, 65535 x the value
+normals   .npy float [h w 3] or [3 h w]; .png 8-bit, 127.5 (n + 1); in axes that the user names
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pyarrow import fs as pafs
+
+from e2eft.artifacts import Parent
+from e2eft.data.labels import DEPTH_CODES, OK, blank_row, decode_npy
+from e2eft.geometry.normals import Axes, convert_axes
+from e2eft.storage import StorageError, Store, open_store
+
+ENDINGS = (".npy", ".png")
+
+
+@dataclass(frozen=True)
+class LabelTree:
+    """Labels by the keys of the images they belong to.
+
+    kind: `affine_depth`, `affine_disparity` or `normals`: what the numbers are.
+    pattern: path of a key's label, of `{key}`, its `{folder}` and its `{name}`; None: the names of
+        `customary_paths`.
+    """
+
+    store: Store
+    kind: str
+    axes: Axes = "right-up-viewer"
+    pattern: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.store.uri
+
+    @property
+    def task(self) -> str:
+        return "normals" if self.kind == "normals" else "depth"
+
+    @cached_property
+    def _files(self) -> dict[str, pafs.FileInfo]:
+        filesystem, base = self.store.filesystem()
+        try:
+            found = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
+        except OSError as error:
+            raise StorageError(f"cannot list {self.uri}: {error}") from error
+        return {
+            info.path[len(base) :].lstrip("/"): info
+            for info in found
+            if info.type == pafs.FileType.File
+        }
+
+    def as_parent(self, role: str) -> Parent:
+        """A reference for lineage; the digest is of the files' paths, sizes and times."""
+        lines = (
+            f"{path} {info.size} {info.mtime_ns}"
+            for path, info in sorted(self._files.items())
+            if path.endswith(ENDINGS)
+        )
+        return Parent(role, self.uri, hashlib.sha256("\n".join(lines).encode()).hexdigest())
+
+    def label_rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """A row for every key that has a label, as the rows of a `LabelIndex`."""
+        rows: dict[str, dict[str, Any]] = {}
+        for index, key in enumerate(keys):
+            path = next((path for path in self._paths(key) if path in self._files), None)
+            if path is None:
+                continue
+            column = "npy_path" if path.endswith(".npy") else f"{self.task}_path"
+            planned = {"index": index, "part": 0, "key": key, "uri": key}
+            rows[key] = blank_row(planned) | {"status": OK, column: path}
+        return rows
+
+    def _paths(self, key: str) -> Iterator[str]:
+        if self.pattern is None:
+            yield from customary_paths(key)
+            return
+        folder, _, name = key.rpartition("/")
+        yield self.pattern.format(key=key, folder=folder, name=name).lstrip("/")
+
+    def read(self, row: dict[str, Any]) -> np.ndarray:
+        """As `LabelIndex.read`; depth has whatever range the file has.
+
+        Raises:
+            ValueError: for a file of another type or shape.
+        """
+        path = row["npy_path"] or row[f"{self.task}_path"]
+        content = self.store.read(path)
+        values = decode_npy(content) if path.endswith(".npy") else self._decode_png(content, path)
+        if not np.issubdtype(values.dtype, np.floating):
+            raise ValueError(f"{path} holds {values.dtype}, expected floating point")
+        values = values.astype(np.float32)
+        return self._normals(values, path) if self.task == "normals" else _depth(values, path)
+
+    def _decode_png(self, content: bytes, path: str) -> np.ndarray:
+        codes = np.asarray(Image.open(io.BytesIO(content)))
+        if self.task == "depth":
+            if codes.dtype not in (np.uint16, np.int32) or codes.ndim != 2:
+                raise ValueError(f"{path} is {codes.dtype} {codes.shape}, expected 16-bit grey")
+            return codes / DEPTH_CODES
+        if codes.dtype != np.uint8 or codes.ndim != 3:
+            raise ValueError(f"{path} is {codes.dtype} {codes.shape}, expected 8-bit RGB")
+        values = codes[..., :3] / 127.5 - 1
+        values[(codes[..., :3] == 0).all(axis=-1)] = np.nan
+        return values
+
+    def _normals(self, values: np.ndarray, path: str) -> np.ndarray:
+        if values.ndim == 3 and values.shape[0] == 3 != values.shape[2]:
+            values = np.moveaxis(values, 0, -1)
+        if values.ndim != 3 or values.shape[2] != 3:
+            raise ValueError(f"{path} has shape {values.shape}, expected [h w 3] or [3 h w]")
+        values = convert_axes(np.ascontiguousarray(values), self.axes, "opencv")
+        length = np.linalg.norm(values, axis=-1, keepdims=True)
+        return np.where(length > 0, values / np.where(length > 0, length, 1), np.float32(np.nan))
+
+
+def _depth(values: np.ndarray, path: str) -> np.ndarray:
+    squeezed = values.reshape([side for side in values.shape if side != 1] or [1])
+    if values.ndim == 2:
+        return values
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]) and squeezed.ndim == 2:
+        return squeezed
+    raise ValueError(f"{path} has shape {values.shape}, expected [h w], [1 h w] or [h w 1]")
+
+
+def customary_paths(key: str) -> Iterator[str]:
+    """Where a label of `folder/rgb_0046` is looked for: the key itself, then Marigold's names:
+    `pred_` before it, or in place of what precedes the first `_`, or for `_rgb` at its end."""
+    folder, slash, name = key.rpartition("/")
+    stems = [name, f"pred_{name}", f"pred_{name.partition('_')[2] or name}"]
+    stems.append(f"{name.removesuffix('_rgb')}_pred")
+    for stem in dict.fromkeys(stems):
+        for ending in ENDINGS:
+            yield f"{folder}{slash}{stem}{ending}"
+
+
+def open_label_tree(uri: str, kind: str, axes: Axes, pattern: str | None) -> LabelTree:
+    """The labels below `uri`.
+
+    Raises:
+        ValueError: for a pattern with unknown fields.
+        StorageError: if nothing can be listed there.
+    """
+    if pattern is not None:
+        try:
+            pattern.format(key="", folder="", name="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"--labels-pattern {pattern!r}: {error!r}; use {{key}}, {{folder}} and {{name}}"
+            ) from None
+    return LabelTree(open_store(uri), kind, axes, pattern)

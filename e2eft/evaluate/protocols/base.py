@@ -1,0 +1,107 @@
+"""What a protocol is: a named way from a prediction and a frame to numbers.
+
+A protocol scores one prediction against one frame, in float64, so that the numbers depend neither
+on batches nor on workers. Its name stands beside every number; numbers of two protocols are never
+compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from e2eft.data.sample import Sample
+
+NATIVE = 0
+"""As a processing size: every image at its own."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is read: its unit, which way is better, and decimals worth printing."""
+
+    unit: str = ""
+    lower_is_better: bool = True
+    decimals: int = 4
+
+    @property
+    def arrow(self) -> str:
+        return "↓" if self.lower_is_better else "↑"
+
+
+Means = dict[str, dict[str, float]]
+"""By metric: `mean`, `low`, `high` (its 95 % bootstrap interval) and `constant`."""
+
+
+class ScoringProtocol(Protocol):
+    """What `evaluate` asks of a protocol. Predictions are float `[h w]` or `[h w 3]`, as labels."""
+
+    name: str
+    task: str
+    headline: str
+    """The metric by which images are ranked and models promoted."""
+    metrics: dict[str, Metric]
+    kinds: tuple[str, ...]
+    """Kinds of label that it can score."""
+    statistics: dict[str, type]
+    """Further columns of the table, from which `summarize` makes means; bytes or float."""
+    fits_constant: bool
+    """Whether the constant has to be fitted, which takes a pass over the truth."""
+
+    @property
+    def terms(self) -> str:
+        """Name and parameters: what must be equal for two numbers to be comparable."""
+        ...
+
+    def expected(self, source: str) -> int | None:
+        """Images of a whole dataset, if the protocol knows it."""
+        ...
+
+    def processing_px(self, source: str) -> int | None:
+        """Longest side at which a model sees the dataset's images; None: as the model says."""
+        ...
+
+    def view(self, sample: Sample) -> Sample:
+        """The frame at the size at which it is scored; the same frame for most datasets.
+
+        Raises:
+            ValueError: if the frame cannot be of the dataset that it says it is of.
+        """
+        ...
+
+    def scored(self, sample: Sample) -> np.ndarray:
+        """bool `[h w]`: pixels of a view whose truth takes part."""
+        ...
+
+    def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
+        """Every metric and statistic of one view, over its scored pixels; NaN where a metric is
+        not defined."""
+        ...
+
+    def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
+        """`mean`, `low`, `high` of each metric over scored rows; those without any are left out.
+
+        Args:
+            prefix: of the columns to be summarized.
+            resamples: of the bootstrap; 0: only `mean`.
+        """
+        ...
+
+    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
+        """What one image contributes to the fit of the constant: float32 `[k 3]`, k <= `pixels`."""
+        ...
+
+    def constant(self, evidence: list[np.ndarray]) -> list[float]:
+        """The constant that any model must beat, fitted to the evidence of a domain's images."""
+        ...
+
+    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
+        """The constant as a prediction for one image."""
+        ...
+
+    def panel(self, prediction: np.ndarray, sample: Sample, caption: str) -> Image.Image:
+        """Image, truth, prediction and error side by side."""
+        ...

@@ -1,0 +1,232 @@
+"""Protocols for depth in unknown scale and shift: they differ in the space of the fit, in ranges
+and in masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from e2eft.data.sample import Sample
+from e2eft.evaluate.protocols import alignment
+from e2eft.evaluate.protocols.base import Means, Metric
+from e2eft.evaluate.protocols.means import mean_over_images
+from e2eft.evaluate.protocols.rules import (
+    DENSE_SOURCES,
+    LEAST_SQUARES_DEPTH,
+    LEAST_SQUARES_DISPARITY,
+    RANSAC_LOG_DEPTH,
+    DepthRules,
+    in_window,
+)
+from e2eft.geometry.boundaries import boundary_f1, soft_edge_error
+from e2eft.geometry.depth import MIN_ALIGNED_DEPTH_M, depth_errors
+from e2eft.tasks.depth import MIN_DEPTH_M
+from e2eft.views.sheets import depth_panel
+
+SEE_WINDOW_PX = 3
+DEPTH_METRICS = {
+    "abs_rel": Metric(),
+    "sq_rel": Metric("m"),
+    "rmse": Metric("m", decimals=3),
+    "rmse_log": Metric(),
+    "i_rmse": Metric("1/m"),
+    "log10": Metric(),
+    "silog": Metric(decimals=2),
+    "delta1": Metric(lower_is_better=False),
+    "delta2": Metric(lower_is_better=False),
+    "delta3": Metric(lower_is_better=False),
+    "boundary_f1": Metric(lower_is_better=False),
+    "see3": Metric("m", decimals=3),
+}
+
+
+@dataclass(frozen=True)
+class DepthProtocol:
+    """What the depth protocols have in common. The prediction is fitted to each image's own scored
+    pixels; errors are averaged over an image's pixels, then over images.
+
+    max_depth_m: range of datasets that `rules` does not name.
+    benchmarks_only: whether all data are of datasets that it names, so that the range above is no
+        part of the terms.
+    """
+
+    max_depth_m: float
+    benchmarks_only: bool = False
+
+    name: ClassVar[str]
+    rules: ClassVar[dict[str, DepthRules]]
+    kinds: ClassVar[tuple[str, ...]] = ("affine_depth",)
+    ratio_eps_m: ClassVar[float] = 0.0
+    task: ClassVar[str] = "depth"
+    headline: ClassVar[str] = "abs_rel"
+    metrics: ClassVar[dict[str, Metric]] = DEPTH_METRICS
+    statistics: ClassVar[dict[str, type]] = {}
+    fits_constant: ClassVar[bool] = False
+
+    @property
+    def terms(self) -> str:
+        return self.name if self.benchmarks_only else f"{self.name} to {self.max_depth_m:g} m"
+
+    def rules_of(self, source: str) -> DepthRules:
+        """A benchmark's rules, or those of any other dataset."""
+        return self.rules.get(source) or DepthRules(
+            min_depth_m=MIN_DEPTH_M,
+            max_depth_m=self.max_depth_m,
+            processing_px=None,
+            dense=source.startswith("synthetic-") or source in DENSE_SOURCES,
+        )
+
+    def expected(self, source: str) -> int | None:
+        return self.rules_of(source).images
+
+    def processing_px(self, source: str) -> int | None:
+        return self.rules_of(source).processing_px
+
+    def view(self, sample: Sample) -> Sample:
+        rules = self.rules_of(sample.source)
+        in_window(rules.window, sample)
+        if rules.sobel_limit_m is not None:
+            sample = replace(sample, depth_m=_without_edges(sample.depth_m, rules.sobel_limit_m))
+        if rules.scored_size is None or rules.scored_size == sample.size:
+            return sample
+        return _nearest(sample, rules.scored_size)
+
+    def scored(self, sample: Sample) -> np.ndarray:
+        rules, depth_m = self.rules_of(sample.source), sample.depth_m
+        known = np.isfinite(depth_m) & (depth_m > 0) & in_window(rules.window, sample)
+        if rules.range_masks:
+            known &= (depth_m > rules.min_depth_m) & (depth_m < rules.max_depth_m)
+        return known
+
+    def align(
+        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
+    ) -> np.ndarray:
+        """float64 `[h w]` metres, before the clip to the dataset's range."""
+        raise NotImplementedError
+
+    def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
+        """float64 `[h w]` metres as they are scored."""
+        rules = self.rules_of(sample.source)
+        depth_m = self.align(prediction, sample, self.scored(sample), rules)
+        clipped = np.clip(depth_m, rules.min_depth_m, rules.max_depth_m)
+        return np.maximum(clipped, MIN_ALIGNED_DEPTH_M)
+
+    def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
+        scored, aligned_m = self.scored(sample), self.aligned(prediction, sample)
+        truth_m = sample.depth_m.astype(np.float64)
+        batch = (torch.from_numpy(array)[None] for array in (aligned_m, truth_m, scored))
+        found = {
+            name: float(value)
+            for name, value in depth_errors(*batch, ratio_eps_m=self.ratio_eps_m).items()
+        }
+        found |= {"boundary_f1": float("nan"), "see3": float("nan")}
+        if self.rules_of(sample.source).dense:
+            found["boundary_f1"] = boundary_f1(aligned_m, truth_m, scored)
+            found["see3"] = soft_edge_error(aligned_m, truth_m, scored, SEE_WINDOW_PX)
+        return {name: found[name] for name in self.metrics}
+
+    def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
+        return mean_over_images(rows, self.metrics, prefix, resamples)
+
+    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
+        return np.empty((0, 3), np.float32)
+
+    def constant(self, evidence: list[np.ndarray]) -> list[float]:
+        return []
+
+    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
+        """Any number does: aligned, it is each image's own mean, in the space of the fit."""
+        return np.full(sample.size, 0.5, np.float32)
+
+    def panel(self, prediction: np.ndarray, sample: Sample, caption: str) -> Image.Image:
+        aligned_m = self.aligned(prediction, sample)
+        with np.errstate(invalid="ignore"):
+            relative = np.abs(aligned_m - sample.depth_m) / sample.depth_m
+        error = np.where(self.scored(sample), relative, np.nan)
+        return depth_panel(sample.rgb, sample.depth_m, aligned_m, error, caption)
+
+
+class LeastSquaresDepth(DepthProtocol):
+    """``least-squares-depth``: Marigold's, GeoWizard's and arXiv 2409.11355's.
+
+    Scale and shift by least squares to metric *depth*, then the clip.
+    """
+
+    name = "least-squares-depth"
+    rules = LEAST_SQUARES_DEPTH
+
+    def align(
+        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
+    ) -> np.ndarray:
+        columns = alignment.fit_columns(sample.size, rules.fit_longest_px)
+        return alignment.by_least_squares(prediction, sample.depth_m, scored, columns)
+
+
+class LeastSquaresDisparity(DepthProtocol):
+    """``least-squares-disparity``: that of Lotus's disparity models and of Depth Anything.
+
+    Scale and shift by least squares to 1 / depth, inverted, then the clip. Scores labels that are
+    affine in disparity only: fitted to disparity, depth would come out upside down.
+    """
+
+    name = "least-squares-disparity"
+    rules = LEAST_SQUARES_DISPARITY
+    kinds = ("affine_disparity",)
+
+    def align(
+        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
+    ) -> np.ndarray:
+        columns = alignment.fit_columns(sample.size, rules.fit_longest_px)
+        return alignment.by_disparity(prediction, sample.depth_m, scored, columns)
+
+
+class RansacLogDepth(DepthProtocol):
+    """``ransac-log-depth``: Pixel-Perfect Depth's and Marigold V2's.
+
+    Scale and shift by RANSAC to ln(depth + 1), whatever the prediction is affine in; clipped to the
+    image's own largest true depth. DIODE without its depth edges; ETH3D at 2048 x 1360.
+    """
+
+    name = "ransac-log-depth"
+    rules = RANSAC_LOG_DEPTH
+    ratio_eps_m = 1e-5
+
+    def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
+        return self.align(prediction, sample, self.scored(sample), self.rules_of(sample.source))
+
+    def align(
+        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
+    ) -> np.ndarray:
+        return alignment.by_ransac_in_log_depth(prediction, sample.depth_m, scored)
+
+
+def _without_edges(depth_m: np.ndarray, limit_m: float) -> np.ndarray:
+    """Depth with NaN where |dx| + |dy| of Sobel's filters exceeds the limit.
+
+    Unknown depth counts as 0, as DIODE's files have it there: what borders on it is an edge.
+    """
+    from scipy import ndimage
+
+    filled = np.where(np.isfinite(depth_m), depth_m, 0).astype(np.float64)
+    steepness = sum(np.abs(ndimage.sobel(filled, axis)) for axis in (0, 1))
+    return np.where(steepness > limit_m, np.float32(np.nan), depth_m)
+
+
+def _nearest(sample: Sample, size: tuple[int, int]) -> Sample:
+    """Depth, normals and colour of the source pixel above and left of each target pixel's corner,
+    which is what OpenCV calls nearest. Its camera is not moved along."""
+    rows, columns = (
+        np.arange(target) * source // target
+        for target, source in zip(size, sample.size, strict=True)
+    )
+    cut = np.ix_(rows, columns)
+    return replace(
+        sample,
+        rgb=sample.rgb[cut],
+        depth_m=sample.depth_m[cut],
+        normals_cam=sample.normals_cam[cut],
+    )

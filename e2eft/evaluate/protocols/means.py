@@ -1,0 +1,33 @@
+"""Means over images, each image weighing the same, with their bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from e2eft.evaluate.protocols.base import Means
+from e2eft.geometry.bootstrap import mean_interval
+
+
+def mean_over_images(
+    rows: list[dict[str, Any]], metrics: Iterable[str], prefix: str, resamples: int
+) -> Means:
+    """See `ScoringProtocol.summarize`. An image where a metric is not defined is left out of it."""
+    columns = {name: np.array([row[prefix + name] for row in rows], float) for name in metrics}
+    alike: dict[bytes, list[str]] = defaultdict(list)
+    for name, values in columns.items():
+        alike[np.isfinite(values).tobytes()].append(name)
+    means: Means = {}
+    for defined, names in alike.items():
+        mask = np.frombuffer(defined, bool)
+        if not mask.any():
+            continue
+        values = np.stack([columns[name][mask] for name in names], axis=1)
+        ends = mean_interval(values, resamples) if resamples else (values.mean(axis=0),)
+        for name, *numbers in zip(names, *ends, strict=True):
+            # The mean alone, or with its interval.
+            means[name] = dict(zip(("mean", "low", "high"), map(float, numbers), strict=False))
+    return {name: means[name] for name in columns if name in means}

@@ -1,0 +1,125 @@
+"""Protocols for surface normals: the angle between prediction and truth, averaged in two ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from e2eft.data.sample import Sample
+from e2eft.evaluate.protocols.base import Means, Metric
+from e2eft.evaluate.protocols.means import mean_over_images
+from e2eft.evaluate.protocols.pooling import angle_histogram, pooled_over_pixels
+from e2eft.evaluate.protocols.rules import PER_IMAGE_MEAN, POOLED_PIXELS, NormalsRules
+from e2eft.geometry.direction import median_direction
+from e2eft.geometry.normals import angular_error, angular_summary
+from e2eft.views.sheets import normals_panel
+
+NORMALS_METRICS = {
+    "mean_deg": Metric("°", decimals=2),
+    "median_deg": Metric("°", decimals=2),
+    "rmse_deg": Metric("°", decimals=2),
+    "pct_5": Metric("%", lower_is_better=False, decimals=2),
+    "pct_7_5": Metric("%", lower_is_better=False, decimals=2),
+    "pct_11_25": Metric("%", lower_is_better=False, decimals=2),
+    "pct_22_5": Metric("%", lower_is_better=False, decimals=2),
+    "pct_30": Metric("%", lower_is_better=False, decimals=2),
+}
+
+
+@dataclass(frozen=True)
+class NormalsProtocol:
+    """What the normals protocols have in common: the angle, over all pixels with a true normal."""
+
+    name: ClassVar[str]
+    rules: ClassVar[dict[str, NormalsRules]]
+    kinds: ClassVar[tuple[str, ...]] = ("normals",)
+    task: ClassVar[str] = "normals"
+    headline: ClassVar[str] = "mean_deg"
+    metrics: ClassVar[dict[str, Metric]] = NORMALS_METRICS
+    statistics: ClassVar[dict[str, type]] = {}
+    fits_constant: ClassVar[bool] = True
+
+    @property
+    def terms(self) -> str:
+        return self.name
+
+    def expected(self, source: str) -> int | None:
+        return self.rules[source].images if source in self.rules else None
+
+    def processing_px(self, source: str) -> int | None:
+        return self.rules[source].processing_px if source in self.rules else None
+
+    def view(self, sample: Sample) -> Sample:
+        return sample
+
+    def scored(self, sample: Sample) -> np.ndarray:
+        return np.asarray(np.isfinite(sample.normals_cam).all(axis=-1))
+
+    def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
+        error_rad = torch.from_numpy(_angles_rad(prediction, sample.normals_cam))[None]
+        summary = angular_summary(error_rad, torch.from_numpy(self.scored(sample))[None])
+        return {name: float(summary[name]) for name in self.metrics}
+
+    def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
+        return mean_over_images(rows, self.metrics, prefix, resamples)
+
+    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
+        """Normals of `pixels` scored pixels, evenly spaced in reading order: float32 `[k 3]`."""
+        known = sample.normals_cam[self.scored(sample)]
+        take = np.linspace(0, len(known) - 1, min(pixels, len(known))).round().astype(int)
+        return known[take]
+
+    def constant(self, evidence: list[np.ndarray]) -> list[float]:
+        """The normal of least mean angle to the evidence, every image weighing the same."""
+        seen = [normals for normals in evidence if len(normals)]
+        if not seen:
+            return [0.0, 0.0, -1.0]
+        weights = np.concatenate([np.full(len(normals), 1 / len(normals)) for normals in seen])
+        return median_direction(np.concatenate(seen), weights).tolist()
+
+    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
+        return np.broadcast_to(np.asarray(constant, np.float32), sample.normals_cam.shape)
+
+    def panel(self, prediction: np.ndarray, sample: Sample, caption: str) -> Image.Image:
+        error_deg = np.rad2deg(_angles_rad(prediction, sample.normals_cam))
+        error_deg = np.where(self.scored(sample), error_deg, np.nan)
+        return normals_panel(sample.rgb, sample.normals_cam, prediction, error_deg, caption)
+
+
+class PerImageMean(NormalsProtocol):
+    """``per-image-mean``: Marigold v1-1's; averaged over each image, then over images."""
+
+    name = "per-image-mean"
+    rules = PER_IMAGE_MEAN
+
+
+class PooledPixels(NormalsProtocol):
+    """``pooled-pixels``: DSINE's and arXiv 2409.11355's; over the pixels of all images at once.
+
+    Every image's row keeps a histogram of its angles, so that the median of any set of images
+    follows from the table (see `pooling`).
+    """
+
+    name = "pooled-pixels"
+    rules = POOLED_PIXELS
+    statistics: ClassVar[dict[str, type]] = {"histogram": bytes}
+
+    def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
+        angles_rad = _angles_rad(prediction, sample.normals_cam)[self.scored(sample)]
+        histogram = angle_histogram(np.rad2deg(angles_rad))
+        return super().errors(prediction, sample) | {"histogram": histogram}
+
+    def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
+        return pooled_over_pixels(rows, self.metrics, prefix, resamples)
+
+
+def _angles_rad(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    pair = [
+        torch.from_numpy(normals.astype(np.float64))[None].permute(0, 3, 1, 2)  # [1 3 h w]
+        for normals in (prediction, truth)
+    ]
+    return angular_error(pair[0], pair[1])[0].numpy()

@@ -1,0 +1,192 @@
+"""Metrics against plain numpy in float64, and what each protocol does with each benchmark."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from e2eft.config import EvaluateConfig
+from e2eft.data.sample import Sample
+from e2eft.evaluate.protocols import (
+    LeastSquaresDepth,
+    LeastSquaresDisparity,
+    RansacLogDepth,
+    protocol_of,
+)
+from e2eft.evaluate.protocols.depth import DepthProtocol
+from tests.scored_frames import make_frame
+
+PROTOCOLS = (LeastSquaresDepth, LeastSquaresDisparity, RansacLogDepth)
+
+
+def frame_of(source: str, depth_m: np.ndarray) -> Sample:
+    height, width = depth_m.shape
+    return Sample(
+        key=f"{source}/0",
+        source=source,
+        scene="s",
+        rgb=np.zeros((height, width, 3), np.uint8),
+        depth_m=depth_m.astype(np.float32),
+        normals_cam=np.full((height, width, 3), np.nan, np.float32),
+        intrinsics_px=np.eye(3),
+    )
+
+
+def plain_errors(
+    aligned: np.ndarray, truth: np.ndarray, scored: np.ndarray, eps: float = 0.0
+) -> dict[str, float]:
+    """The definitions, pixel lists in and numbers out."""
+    a, d = aligned[scored].astype(np.float64), truth[scored].astype(np.float64)
+    logs = np.log(a) - np.log(d)
+    ratio = np.maximum(a / (d + eps), d / (a + eps))
+    return {
+        "abs_rel": np.mean(abs(a - d) / (d + eps)),
+        "sq_rel": np.mean((a - d) ** 2 / d),
+        "rmse": math.sqrt(np.mean((a - d) ** 2)),
+        "rmse_log": math.sqrt(np.mean(logs**2)),
+        "i_rmse": math.sqrt(np.mean((1 / a - 1 / d) ** 2)),
+        "log10": np.mean(abs(np.log10(a) - np.log10(d))),
+        "silog": 100 * math.sqrt(np.mean(logs**2) - np.mean(logs) ** 2),
+        **{f"delta{k}": np.mean(ratio < 1.25**k) for k in (1, 2, 3)},
+    }
+
+
+ADVERSARIAL: dict[str, Callable[[np.random.Generator, np.ndarray], np.ndarray]] = {
+    "noisy": lambda rng, depth: depth / 90 + rng.normal(0, 0.02, depth.shape),
+    "random": lambda rng, depth: rng.random(depth.shape),
+    "nearly constant": lambda rng, depth: 0.5 + 1e-5 * depth,
+    "one outlier": lambda rng, depth: np.where(np.arange(depth.size).reshape(depth.shape) == 9,
+                                               1e4, depth / 90),
+    "upside down": lambda rng, depth: 1 - depth / 90,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("case", ADVERSARIAL)
+def test_every_metric_equals_its_definition(kind: type[DepthProtocol], case: str) -> None:
+    rng = np.random.default_rng(7)
+    depth = np.exp(rng.uniform(np.log(0.3), np.log(79), (24, 32)))
+    depth[rng.random(depth.shape) < 0.1] = np.nan
+    frame, protocol = frame_of("synthetic-street", depth), kind(80.0)
+    prediction = ADVERSARIAL[case](rng, np.nan_to_num(frame.depth_m, nan=3.0)).astype(np.float32)
+    aligned, scored = protocol.aligned(prediction, frame), protocol.scored(frame)
+    assert (scored == np.isfinite(frame.depth_m)).all()
+    found = protocol.errors(prediction, frame)
+    for name, value in plain_errors(aligned, frame.depth_m, scored, kind.ratio_eps_m).items():
+        assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+    assert set(found) == set(protocol.metrics)
+
+
+@pytest.mark.parametrize(
+    ("kind", "transform"),
+    [
+        (LeastSquaresDepth, lambda depth: depth),
+        (LeastSquaresDisparity, lambda depth: 1 / depth),
+        (RansacLogDepth, np.log1p),
+    ],
+)
+def test_a_prediction_affine_in_the_protocols_space_is_perfect(
+    kind: type[DepthProtocol], transform: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    frame, protocol = make_frame(5, "synthetic-indoor"), kind(80.0)
+    depth = np.where(protocol.scored(frame), frame.depth_m, 2.0).astype(np.float64)
+    prediction = 3.7 * transform(depth) + 0.9
+    found = protocol.errors(prediction, frame)
+    assert found["delta1"] == 1 and found["abs_rel"] < 2e-5
+    again = protocol.errors(prediction * 0.01 + 5, frame)
+    assert again["abs_rel"] == pytest.approx(found["abs_rel"], abs=1e-6)
+
+
+def test_a_prediction_off_by_a_known_factor_has_its_closed_form_score() -> None:
+    """After the fit of y = x to +-10 % of 10 m, half the pixels are 10 % off each way."""
+    depth = np.full((4, 6), 10.0)
+    depth[:, 3:] = 20.0
+    prediction = depth.copy()
+    prediction[::2] *= 1.1
+    prediction[1::2] *= 0.9
+    frame, protocol = frame_of("synthetic-indoor", depth), LeastSquaresDepth(80.0)
+    x, y = prediction.ravel(), depth.ravel()
+    scale = np.cov(x, y, bias=True)[0, 1] / x.var()
+    expected = np.mean(abs(scale * (x - x.mean()) + y.mean() - y) / y)
+    assert protocol.errors(prediction, frame)["abs_rel"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_nyu_is_scored_in_eigens_window_and_range_by_one_protocol_only() -> None:
+    depth = np.full((480, 640), 3.0)
+    depth[0:240] = 0.05
+    depth[300, 300] = 10.0
+    frame = frame_of("nyuv2", depth)
+    window = np.zeros((480, 640), bool)
+    window[45:471, 41:601] = True
+    assert (LeastSquaresDepth(80).scored(frame) == (window & (depth < 10))).all()
+    assert (RansacLogDepth(80).scored(frame) == ((depth > 0.1) & (depth < 10))).all()
+    with pytest.raises(ValueError, match=r"nyuv2/0 has 32 x 24 pixels.*640 x 480"):
+        LeastSquaresDepth(80).view(frame_of("nyuv2", np.ones((24, 32))))
+
+
+def test_kitti_is_scored_in_eigens_part_of_the_benchmark_crop() -> None:
+    frame = frame_of("kitti-eigen", np.full((352, 1216), 20.0))
+    rows, columns = np.nonzero(LeastSquaresDepth(80).scored(frame))
+    assert (rows.min(), rows.max()) == (117, 320)
+    assert (columns.min(), columns.max()) == (43, 1171)
+    far = frame_of("kitti-eigen", np.full((352, 1216), 90.0))
+    assert not LeastSquaresDepth(80).scored(far).any()
+
+
+def test_diodes_mask_decides_alone_or_its_edges_are_dropped() -> None:
+    depth = np.full((20, 30), 0.4)
+    depth[:, 15:] = 5.0
+    depth[3, 3] = np.nan
+    frame = frame_of("diode", depth)
+    assert LeastSquaresDepth(80).scored(LeastSquaresDepth(80).view(frame)).sum() == depth.size - 1
+    clipped = LeastSquaresDepth(80).aligned(frame.depth_m, frame)
+    assert np.nanmin(clipped) == 0.6
+    protocol = RansacLogDepth(80)
+    scored = protocol.scored(protocol.view(frame))
+    # In range on the right, and neither of the two columns at the edge.
+    assert scored[:, 16:].all() and not scored[:, :16].any()
+
+
+def test_eth3d_is_fitted_on_some_columns_or_scored_smaller() -> None:
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(2, 30, (1360, 2040)).astype(np.float32)
+    frame = frame_of("eth3d", np.where(rng.random(depth.shape) < 0.9, np.nan, depth))
+    protocol = LeastSquaresDepth(80)
+    prediction = (depth + rng.normal(0, 1, depth.shape)).astype(np.float32)
+    scored = protocol.scored(frame)
+    # As the reference code does it: three axes, of which nn.Upsample shrinks the last.
+    shrink = torch.nn.Upsample(scale_factor=np.min(1024 / np.array(depth.shape)), mode="nearest")
+    small = [
+        shrink(torch.from_numpy(array.astype(np.float32))[None])[0].double().numpy()
+        for array in (prediction, depth, scored)
+    ]
+    kept = small[2].astype(bool)
+    assert kept.shape[0] == 1360 and kept.shape[1] < 1025
+    scale, shift = np.polyfit(small[0][kept], small[1][kept], 1)
+    expected = np.maximum(scale * prediction.astype(float) + shift, 1e-5)
+    assert np.allclose(protocol.aligned(prediction, frame), expected, rtol=1e-6)
+    small = RansacLogDepth(80).view(frame_of("eth3d", np.arange(4032.0)[:, None] + np.ones(6048)))
+    assert small.size == (1360, 2048)
+    assert (small.depth_m[:3, 0] - 1 == [0, 2, 5]).all()
+
+
+def test_benchmarks_have_terms_of_their_own_and_other_data_a_range() -> None:
+    config = EvaluateConfig(out="s", task="depth", data=("x",), labels=("y",), max_depth_m=65.0)
+    assert protocol_of(config, ["nyuv2", "diode"]).terms == "least-squares-depth"
+    assert protocol_of(config, ["nyuv2", "hypersim"]).terms == "least-squares-depth to 65 m"
+    named = config.model_copy(update={"protocol": "ransac-log-depth"})
+    assert protocol_of(named, ["eth3d"]).terms == "ransac-log-depth"
+
+
+def test_edges_are_judged_where_the_truth_is_dense_only() -> None:
+    depth = np.full((24, 32), 2.0)
+    depth[8:16, 10:20] = 1.0
+    protocol = LeastSquaresDepth(80)
+    dense = protocol.errors(depth, frame_of("synthetic-indoor", depth))
+    assert dense["boundary_f1"] == pytest.approx(1) and dense["see3"] == pytest.approx(0, abs=1e-9)
+    sparse = protocol.errors(depth, frame_of("scannet", depth))
+    assert np.isnan(sparse["boundary_f1"]) and np.isnan(sparse["see3"])
+    assert replace(protocol) == protocol
