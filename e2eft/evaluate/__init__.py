@@ -2,12 +2,13 @@
 
 from e2eft.evaluate.scores import Headline, headline, paired_difference, read_table
 from e2eft.evaluate.stage import claim_output, processing_of, register, run
-from e2eft.evaluate.tables import comparison_table
+from e2eft.evaluate.tables import comparison_table, differences_table
 
 __all__ = [
     "Headline",
     "claim_output",
     "comparison_table",
+    "differences_table",
     "headline",
     "paired_difference",
     "processing_of",

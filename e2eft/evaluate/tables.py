@@ -11,7 +11,7 @@ from e2eft.evaluate.protocols import Metric, ScoringProtocol
 from e2eft.evaluate.protocols.depth import DEPTH_METRICS
 from e2eft.evaluate.protocols.normals import NORMALS_METRICS
 from e2eft.evaluate.published import published_tables
-from e2eft.evaluate.scores import KIND, SUMMARY
+from e2eft.evaluate.scores import KIND, SUMMARY, paired_difference
 
 METRICS_OF_TASK = {"depth": DEPTH_METRICS, "normals": NORMALS_METRICS}
 SHOWN_METRICS = {"depth": ("abs_rel", "delta1"), "normals": ("mean_deg", "pct_11_25")}
@@ -96,6 +96,27 @@ def comparison_table(scores: Sequence[str | Artifact], metrics: Sequence[str] = 
     for artifact, summary in zip(artifacts, summaries, strict=True):
         own = (_own(summary["domains"][domain], m, kinds[m]) for domain, m in cells)
         lines.append(f"| {artifact.uri} | {' | '.join(own)} |")
+    return "\n".join(lines) + "\n"
+
+
+def differences_table(scores: Sequence[str | Artifact], metrics: Sequence[str] = ()) -> str:
+    """Markdown: by how much each of the scores differs from the first, over the same images.
+
+    Raises:
+        ValueError: as `paired_difference`.
+    """
+    first, *others = (load_artifact(s, KIND) if isinstance(s, str) else s for s in scores)
+    chosen = tuple(metrics) or SHOWN_METRICS[first.details["task"]]
+    lines = [
+        f"Difference to {first.uri}, mean and 95 % interval of a paired bootstrap over images:",
+        "",
+        f"| | {' | '.join(chosen)} |",
+        f"|---|{'---:|' * len(chosen)}",
+    ]
+    for other in others:
+        cells = (paired_difference(other, first, metric) for metric in chosen)
+        own = " | ".join(f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in cells)
+        lines.append(f"| {other.uri} | {own} |")
     return "\n".join(lines) + "\n"
 
 

@@ -229,6 +229,8 @@ def test_pooled_scores_are_compared_by_pixels(
         labels = write_labels(tmp_path / f"l-{name}", "normals", noisy, shards)
         config = config_of(tmp_path / name, "normals", [shards], protocol="pooled-pixels")
         scores.append(evaluate.run(config, [labels.uri]))
+    table = evaluate.differences_table([scores[1], scores[0]])
+    assert f"Difference to {scores[1].uri}" in table and f"| {scores[0].uri} | +" in table
     mean, low, high = evaluate.paired_difference(*scores, "mean_deg")
     values = [evaluate.headline(artifact).value for artifact in scores]
     assert mean == pytest.approx(values[0] - values[1], rel=1e-9) and 0 < low < mean < high
