@@ -157,7 +157,7 @@ def read_prediction(
             that size is resized, one of the scored size is taken as it is.
 
     Raises:
-        UnscoredError: missing, rejected, unreadable, wrong_size or not_finite.
+        UnscoredError: missing, rejected, unreadable, wrong_size, not_finite or (depth) constant.
     """
     if label is None:
         raise UnscoredError("missing", "the labels have no image of this key")
@@ -181,6 +181,9 @@ def read_prediction(
     if unknown.any():
         count = int(unknown.reshape(len(unknown), -1).any(axis=1).sum())
         raise UnscoredError("not_finite", f"{count} of {len(unknown)} scored pixels")
+    values = prediction[scored]
+    if values.ndim == 1 and len(values) > 1 and values.min() == values.max():
+        raise UnscoredError("constant", f"every scored pixel is {values[0]:g}")
     return prediction
 
 

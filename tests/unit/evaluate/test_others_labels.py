@@ -82,9 +82,7 @@ def test_a_tree_of_npy_and_png_files_is_scored_under_the_images_names(
         evaluate.run(config, [str(tree)])
 
 
-def test_files_that_are_no_labels_are_named(
-    tmp_path: Path, frames: list[Sample], shards: Artifact
-) -> None:
+def test_files_that_are_no_labels_are_named(tmp_path: Path, frames: list[Sample]) -> None:
     tree, shape = tmp_path / "tree", frames[0].size
     wrong = {
         0: np.zeros((2, *shape), np.float32),
@@ -95,15 +93,19 @@ def test_files_that_are_no_labels_are_named(
     for number, array in wrong.items():
         write(tree / f"{frames[number].key}.npy", array)
     write(tree / f"{frames[4].key}.png", np.zeros(shape, np.uint8))
-    write(tree / f"{frames[5].key}.npy", affine(frames[5]))
-    scores = evaluate.run(config_of(tmp_path / "scores", "depth", [shards]), [str(tree)])
-    expected = ["unreadable", "unreadable", "wrong_size", "not_finite", "unreadable", "scored"]
-    assert statuses(scores) == expected
+    write(tree / f"{frames[5].key}.npy", np.full(shape, 0.25, np.float32))
+    data = write_shards(tmp_path / "more", [*frames, more := make_frame(9)], [7])
+    write(tree / f"{more.key}.npy", affine(more))
+    scores = evaluate.run(config_of(tmp_path / "scores", "depth", [data]), [str(tree)])
+    expected = ["unreadable", "unreadable", "wrong_size", "not_finite", "unreadable", "constant"]
+    assert statuses(scores) == [*expected, "scored"]
     details = evaluate.read_table(scores)[1]["detail"].to_pylist()
     assert "expected [h w], [1 h w] or [h w 1]" in details[0]
     assert "int64, expected floating point" in details[1]
     assert details[2] == "4 x 3 pixels, the image has 32 x 24"
     assert "expected 16-bit grey" in details[4]
+    assert details[5] == "every scored pixel is 0.25"
+    assert scores.counts["constant"] == 1 and not evaluate.headline(scores).complete
 
 
 @pytest.mark.parametrize("axes", ["right-up-viewer", "opencv"])
