@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from e2eft.data.sources.decoding import decode_each
 from e2eft.data.sources.roots import RootFiles
 from e2eft.storage import StorageError, Store, check_relative
 
+KEPT_LISTING = "frames.json"
 NO_TRUTH = "None"
 """What a list says in place of a file that does not exist."""
 
@@ -80,7 +82,8 @@ class ListedFrames:
     """The frames of a dataset, in the order of its list."""
 
     def __init__(self, layout: Layout, root: str, index: Store | None) -> None:
-        self.layout, self._files = layout, RootFiles(root, index)
+        self.layout, self._index = layout, index
+        self._files = RootFiles(root, index)
 
     @property
     def name(self) -> str:
@@ -92,27 +95,39 @@ class ListedFrames:
 
     @cached_property
     def listing(self) -> Listing:
-        return self.layout.listing(self._files)
+        """Of frames that are those that are there, as they were when they were first asked for: a
+        file that comes or goes later must not give the others new numbers."""
+        if self._index is None or not self.layout.from_files:
+            return self.layout.listing(self._files)
+        if not self._index.exists(KEPT_LISTING):
+            found = self.layout.listing(self._files)
+            self._index.write(KEPT_LISTING, json.dumps(asdict(found)).encode())
+        kept = json.loads(self._index.read(KEPT_LISTING))
+        frames = (
+            FrameEntry(entry["image"], tuple(entry["truth"]), tuple(entry["notes"]))
+            for entry in kept["frames"]
+        )
+        return Listing(tuple(frames), kept["listed"])
 
     def __len__(self) -> int:
         return len(self.listing.frames)
 
     def check_present(self) -> None:
         self._files.require_root()
-        if not self.layout.from_files:
-            _ = self.listing
-        # A tar file is looked into once there is a place for its index.
+        # A tar file is looked into, and found frames are kept, once there is a place for it.
         if not self._files.is_tar:
-            self._require_files()
+            self._require_files(self.layout.listing(self._files))
+        elif not self.layout.from_files:
+            _ = self.listing
 
     def write_index(self) -> None:
-        """Where the members of the tar file are."""
+        """Where the members of a tar file are."""
+        self._files.open_index()
         if self._files.is_tar:
-            self._files.open_index()
-            self._require_files()
+            self._require_files(self.listing)
 
-    def _require_files(self) -> None:
-        frames = self.listing.frames
+    def _require_files(self, listing: Listing) -> None:
+        frames = listing.frames
         self._files.require_any([frame.image for frame in frames], "images")
         truth = [frame.truth[0] for frame in frames if frame.truth]
         if truth:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from e2eft.data.sources.archives import Folder, RawFiles, TarArchive, index_tar, kept_tar_index
 from e2eft.data.sources.archives import names_in as names_in_store
-from e2eft.storage import Store, open_store
+from e2eft.storage import Store, join, open_store
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 PROBES = 8
@@ -60,7 +60,7 @@ class RootFiles:
     def names_in(self, folder: str) -> list[str]:
         """Names of the files and folders directly in a folder ("" for the root), sorted."""
         if not self.is_tar:
-            return names_in_store(open_store(f"{self.root}/{folder}" if folder else self.root))
+            return names_in_store(open_store(join(self.root, folder) if folder else self.root))
         prefix = f"{folder}/" if folder else ""
         inside = (path[len(prefix) :] for path in self._members if path.startswith(prefix))
         return sorted({path.split("/")[0] for path in inside})
@@ -103,7 +103,7 @@ class RootFiles:
                 return f"{rest}; {must} {folder}"
         for name in here[:50]:
             if self.exists(f"{name}/{path}"):
-                hint = "" if self.is_tar else f"; did you mean --root {self.root}/{name}?"
+                hint = "" if self.is_tar else f"; did you mean --root {join(self.root, name)}?"
                 return f"{name}/{path}{hint}"
         folder = ""
         for step in steps:

@@ -159,6 +159,16 @@ def test_without_a_list_all_that_is_there_is_found(name: str, tar: bool, tmp_pat
     assert len(named.pop("list_sha256")) == 64 and named == source.provenance()
 
 
+def test_a_file_that_comes_later_leaves_the_numbers_as_they_were(tmp_path: Path) -> None:
+    case = case_of("sintel")
+    assert len(opened(case, tmp_path)) == 2
+    more = benchmark_files.sintel({("alley_1", 0): case.frames[0]})
+    case.files.files |= more.files
+    resumed = opened(case, tmp_path)
+    assert [s.key for s in samples_of(resumed)] == list(case.keys)
+    assert resumed.provenance()["listed"] == 2
+
+
 @pytest.mark.parametrize("name", ["ibims-1", "sintel"])
 def test_each_frames_own_camera_is_read(name: str, tmp_path: Path) -> None:
     case = case_of(name)

@@ -123,6 +123,17 @@ def test_axes_by_hand(dataset: NormalMapSet, name: str, content: bytes, tmp_path
     np.testing.assert_allclose(sample.normals_cam, THREE_SURFACES, atol=0.01)
 
 
+def test_a_channel_of_zero_is_a_direction_and_three_are_none(tmp_path: Path) -> None:
+    codes = np.array([[[0, 128, 128], [128, 0, 128], [0, 0, 0]]], np.uint8)
+    files = {
+        "a/x_img.png": encoded(np.zeros((1, 3, 3), np.uint8)),
+        "a/x_normal.png": encoded(codes),
+    }
+    sample = only_sample(BenchmarkFiles(files, ["a/x_img.png"]), "scannet", tmp_path)
+    expected = [[1, 0, 0], [0, 1, 0], [np.nan] * 3]
+    np.testing.assert_allclose(sample.normals_cam[0], expected, atol=0.01)
+
+
 def test_vectors_that_are_not_of_unit_length_are_made_so_and_short_ones_are_unknown(
     tmp_path: Path,
 ) -> None:
@@ -197,7 +208,12 @@ ANNOTATION = pickle.loads(oasis_normals(np.zeros((60, 84, 3))))
         ("oasis", broken(ANNOTATION, min_y=None), "corrupt_file"),
         ("oasis", broken(ANNOTATION, max_x=71), "wrong_shape"),
         ("oasis", broken(ANNOTATION, max_y=60), "wrong_shape"),
-        ("oasis", broken(ANNOTATION, min_y=-1), "wrong_shape"),
+        # A region that fits its numbers, and would be laid in from the other side.
+        (
+            "oasis",
+            broken(ANNOTATION, min_y=-9, max_y=-5, normal=np.ones((5, 68, 3))),
+            "wrong_shape",
+        ),
         ("oasis", pickle.dumps(Path("x")), "unsafe_pickle"),
     ],
 )
