@@ -28,7 +28,7 @@ from e2eft.data.shards import (
     part_path,
 )
 from e2eft.data.sources import FrameSource, located, open_source
-from e2eft.data.survey import Survey, report_page
+from e2eft.data.survey import Survey, planned_line, report_page
 from e2eft.storage import Store, absolute, join, open_store
 from e2eft.tracking import start_run
 from e2eft.views.sheets import Tile, contact_sheet
@@ -36,7 +36,7 @@ from e2eft.views.sheets import Tile, contact_sheet
 REJECTS = "rejects.parquet"
 SHEET = "contact_sheet.png"
 REPORT, REPORT_PAGE = "report.json", "report.md"
-SHEET_FRAMES = 12
+SHEET_FRAMES, SHEET_SIDE_PX = 12, 1280
 PROGRESS_EVERY_S = 10.0
 MENDABLE = ("missing_file", "corrupt_file")
 """Reasons that another download may remove: such frames are tried again until the commit."""
@@ -79,7 +79,7 @@ def make_part(part: int, config: PrepareConfig) -> PartRecord:
             rejects.append([sample.key, sample.reason, sample.detail])
             continue
         try:
-            rows.append(encode_row(check_sample(sample)))
+            rows.append(encode_row(check_sample(sample, source.promise)))
         except SampleError as error:
             rejects.append([sample.key, error.reason, error.detail])
         else:
@@ -208,15 +208,9 @@ def _commit(
         raise ValueError(
             f"all {len(source)} frames were rejected ({dict(reasons)}); see {config.out}/parts"
         )
-    table = pa.Table.from_arrays(
-        [pa.array([reject[i] for reject in rejects], pa.string()) for i in range(3)],
-        names=["key", "reason", "detail"],
-    )
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    store.write(REJECTS, sink.getvalue())
+    _write_rejects(store, rejects)
     store.write(SHEET, _sheet(store, records))
-    _write_report(store, source.name, records, dict(reasons))
+    survey = _write_report(store, source, records, dict(reasons))
     files = [FileEntry(part_path(r.part), r.size, r.sha256) for r in records]
     artifact = commit(
         store,
@@ -229,6 +223,8 @@ def _commit(
             "rows_of_part": [record.rows for record in records],
             "reject_reasons": dict(reasons),
             "source": source.name,
+            "planned": len(source),
+            "truth": survey.truth(source.promise),
             "provenance": records[0].provenance,
         },
     )
@@ -236,14 +232,27 @@ def _commit(
     return artifact
 
 
+def _write_rejects(store: Store, rejects: list[list[str]]) -> None:
+    table = pa.Table.from_arrays(
+        [pa.array([reject[i] for reject in rejects], pa.string()) for i in range(3)],
+        names=["key", "reason", "detail"],
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    store.write(REJECTS, sink.getvalue())
+
+
 def _write_report(
-    store: Store, source: str, records: list[PartRecord], reasons: dict[str, int]
-) -> None:
+    store: Store, source: FrameSource, records: list[PartRecord], reasons: dict[str, int]
+) -> Survey:
     survey = Survey()
     for record in records:
         survey.merge(Survey(**record.survey))
+    planned = planned_line(len(source), records[0].provenance)
     store.write(REPORT, json.dumps(survey.as_json(), indent=2).encode())
-    store.write(REPORT_PAGE, report_page(survey, source, reasons, SHEET).encode())
+    page = report_page(survey, source.name, planned, reasons, SHEET)
+    store.write(REPORT_PAGE, page.encode())
+    return survey
 
 
 def _sheet(store: Store, records: list[PartRecord]) -> bytes:
@@ -262,11 +271,14 @@ def _sheet(store: Store, records: list[PartRecord]) -> bytes:
 
 
 def _tile(sample: Sample) -> Tile:
+    """What the frame has, of large frames every n-th pixel."""
+    step = -(-max(sample.size) // SHEET_SIDE_PX)
+    depth_m, normals_cam = sample.depth_m[::step, ::step], sample.normals_cam[::step, ::step]
     return Tile(
         key=sample.key,
-        rgb=sample.rgb,
-        depth_m=sample.depth_m,
-        normals_cam=sample.normals_cam,
+        rgb=sample.rgb[::step, ::step],
+        depth_m=None if np.isnan(depth_m).all() else depth_m,
+        normals_cam=None if np.isnan(normals_cam).all() else normals_cam,
     )
 
 

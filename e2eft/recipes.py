@@ -13,17 +13,26 @@ from e2eft.config import (
     BatchConfig,
     CheckpointConfig,
     Diffusion,
+    DiodeSource,
     EndToEnd,
+    Eth3dSource,
     EvaluateConfig,
     HypersimSource,
+    Ibims1Source,
+    KittiEigenSource,
     LabelConfig,
     ModelConfig,
+    NormalMapSet,
+    NormalMapSource,
+    Nyuv2Source,
     OptimizerConfig,
     PanelConfig,
     PrepareConfig,
     ProtocolName,
     ScalingConfig,
+    ScanNetSource,
     ScheduleConfig,
+    SintelSource,
     SyntheticSource,
     TaskName,
     TrainConfig,
@@ -42,6 +51,20 @@ def _synthetic(family: Any) -> PrepareConfig:
 def _virtual_kitti(selection: Any) -> PrepareConfig:
     source = VirtualKittiSource.model_construct(root=MISSING, selection=selection)
     return PrepareConfig.model_construct(out=MISSING, source=source)
+
+
+def _benchmark(kind: Any, *needed: str, frames_per_part: int = 64, **fields: Any) -> PrepareConfig:
+    """needed: fields besides the root that have to be on the command line."""
+    missing = dict.fromkeys(("root", *needed), MISSING)
+    return PrepareConfig.model_construct(
+        out=MISSING,
+        source=kind.model_construct(**missing, **fields),
+        frames_per_part=frames_per_part,
+    )
+
+
+def _normal_maps(dataset: NormalMapSet) -> PrepareConfig:
+    return _benchmark(NormalMapSource, dataset=dataset)
 
 
 def _train(**fields: Any) -> TrainConfig:
@@ -116,6 +139,54 @@ PREPARE: dict[str, Recipe] = {
     "virtual-kitti-2-all": (
         "Virtual KITTI 2, all 42,520 frames.",
         _virtual_kitti("all"),
+    ),
+    "nyuv2": (
+        "Evaluation: NYUv2's 654 test images with depth, Marigold's files or the published .mat.",
+        _benchmark(Nyuv2Source),
+    ),
+    "kitti-eigen": (
+        "Evaluation: KITTI's 652 Eigen test images with improved depth, benchmark crop.",
+        _benchmark(KittiEigenSource, "frame_list"),
+    ),
+    "eth3d": (
+        "Evaluation: ETH3D's 454 images of 24 megapixels with laser depth.",
+        _benchmark(Eth3dSource, "frame_list", frames_per_part=4),
+    ),
+    "scannet": (
+        "Evaluation: 800 images of ScanNet's validation scans with depth.",
+        _benchmark(ScanNetSource, "frame_list"),
+    ),
+    "diode": (
+        "Evaluation: DIODE's 771 validation images, indoors and outdoors, with laser depth.",
+        _benchmark(DiodeSource),
+    ),
+    "ibims-1": (
+        "Evaluation: iBims-1's 100 indoor images with laser depth.",
+        _benchmark(Ibims1Source),
+    ),
+    "sintel": (
+        "Evaluation: MPI Sintel's 1,064 training frames with depth, in the film's units.",
+        _benchmark(SintelSource),
+    ),
+    "nyuv2-normals": (
+        "Evaluation: NYUv2's 654 test images with normals, DSINE's or Marigold's files.",
+        _normal_maps("nyuv2"),
+    ),
+    "scannet-normals": (
+        "Evaluation: ScanNet's 300 images with normals, DSINE's or Marigold's files.",
+        _normal_maps("scannet"),
+    ),
+    "ibims-1-normals": (
+        "Evaluation: iBims-1's 100 images with normals, DSINE's or Marigold's files.",
+        _normal_maps("ibims-1"),
+    ),
+    "sintel-normals": (
+        "Evaluation: Sintel's 1,064 frames with normals, DSINE's files.",
+        _normal_maps("sintel"),
+    ),
+    "oasis-normals": (
+        "Evaluation: OASIS's 10,000 photographs with drawn normals, DSINE's or Marigold's files.",
+        _normal_maps("oasis"),
     ),
 }
 

@@ -6,7 +6,10 @@ import tyro
 from pydantic import Field
 
 from e2eft.config.base import Config, Fraction, Positive, TrackingConfig
-from e2eft.config.sources import SourceConfig
+from e2eft.config.benchmarks import BenchmarkSource
+from e2eft.config.sources import TrainingSource
+
+SourceConfig = TrainingSource | BenchmarkSource
 
 
 class PrepareConfig(Config):

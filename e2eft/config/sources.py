@@ -95,4 +95,4 @@ class VirtualKittiSource(Config):
     """Crop to KITTI's 1216 x 352 pixels: the bottom rows, the middle columns."""
 
 
-SourceConfig = SyntheticSource | HypersimSource | VirtualKittiSource
+TrainingSource = SyntheticSource | HypersimSource | VirtualKittiSource

@@ -24,6 +24,26 @@ class SampleError(ValueError):
 
 
 @dataclass(frozen=True)
+class Promise:
+    """What every frame of a dataset has; one that has not is rejected.
+
+    depth: a finite depth somewhere.
+    normals: a normal somewhere.
+    away_share: part of a frame's normals that may face away from the camera: none where they are
+        made from exact geometry. Annotated ones may do so at grazing surfaces; an evaluation keeps
+        them as they are published, and more than this share means that their axes were mistaken.
+    """
+
+    depth: bool = True
+    normals: bool = False
+    away_share: float = 0.0
+
+
+DEPTH = Promise()
+ANNOTATED_NORMALS = Promise(depth=False, normals=True, away_share=0.25)
+
+
+@dataclass(frozen=True)
 class RejectedFrame:
     """A frame that could not be decoded; `reason` is a short code that is counted."""
 
@@ -40,12 +60,13 @@ class Sample:
     source: the dataset, e.g. `synthetic-indoor`.
     scene: what must not be split between training and evaluation.
     rgb: uint8 `[h w 3]`, sRGB.
-    depth_m: float32 `[h w]`, planar z in metres; NaN unknown, +inf sky.
+    depth_m: float32 `[h w]`, planar z in metres; NaN unknown, +inf sky. All NaN where the dataset
+        has normals only.
     normals_cam: float32 `[h w 3]`, unit length, facing the camera (a wall seen head-on is (0, 0,
-    -1));
-        NaN unknown.
+        -1)); NaN unknown. All NaN where the dataset has depth only.
     intrinsics_px: float64 `[3 3]`, camera points to homogeneous pixels; the centre of pixel (column
-        i, row j) is at (i + 0.5, j + 0.5). The last row is (0, 0, 1) unless the lens is tilted.
+        i, row j) is at (i + 0.5, j + 0.5). The last row is (0, 0, 1) unless the lens is tilted. All
+        NaN where the camera is not known, or is no pinhole.
     """
 
     key: str
@@ -68,13 +89,27 @@ def storable_depth(depth_m: np.ndarray) -> np.ndarray:
     return np.where(far < MIN_DEPTH_M, np.nan, far).astype(np.float32)
 
 
-def check_sample(sample: Sample) -> Sample:
-    """The sample, if it keeps the contract.
+def unknown_depth(height: int, width: int) -> np.ndarray:
+    """Depth of a frame that has none: float32 `[h w]`, NaN, read-only, of no size in memory."""
+    return np.broadcast_to(np.float32(np.nan), (height, width))
+
+
+def unknown_normals(height: int, width: int) -> np.ndarray:
+    """Normals of a frame that has none: float32 `[h w 3]`, NaN, read-only, of no size in memory."""
+    return np.broadcast_to(np.float32(np.nan), (height, width, 3))
+
+
+def unknown_intrinsics() -> np.ndarray:
+    """The matrix of a camera that is not known: float64 `[3 3]`, NaN."""
+    return np.full((3, 3), np.nan)
+
+
+def check_sample(sample: Sample, promise: Promise = DEPTH) -> Sample:
+    """The sample, if it keeps the contract, and what its dataset promises.
 
     Raises:
-        SampleError: with reason `wrong_shape`, `wrong_dtype`, `depth_out_of_range`,
-        `no_valid_depth`,
-            `normals_not_unit` or `normals_face_away`.
+        SampleError: with reason `wrong_shape`, `wrong_dtype`, `no_valid_depth`, `no_valid_normal`,
+            `depth_out_of_range`, `camera_half_known`, `normals_not_unit` or `normals_face_away`.
     """
     height, width = sample.size
     expected = {
@@ -88,31 +123,43 @@ def check_sample(sample: Sample) -> Sample:
             raise SampleError("wrong_shape", f"{name} is {array.shape}, expected {shape}")
         if array.dtype != dtype:
             raise SampleError("wrong_dtype", f"{name} is {array.dtype}, expected {np.dtype(dtype)}")
-    finite = sample.depth_m[np.isfinite(sample.depth_m)]
+    known = np.isfinite(sample.intrinsics_px)
+    if known.any() and not known.all():
+        raise SampleError("camera_half_known", "intrinsics_px must be all finite or all NaN")
+    _check_depth(sample.depth_m, promise)
+    _check_normals(sample, promise)
+    return sample
+
+
+def _check_depth(depth_m: np.ndarray, promise: Promise) -> None:
+    finite = depth_m[np.isfinite(depth_m)]
     if not finite.size:
-        raise SampleError("no_valid_depth", "no pixel has a finite depth")
-    if (
-        finite.min() < MIN_DEPTH_M
-        or finite.max() > MAX_DEPTH_M
-        or np.isneginf(sample.depth_m).any()
-    ):
+        if promise.depth:
+            raise SampleError("no_valid_depth", "no pixel has a finite depth")
+        return
+    if finite.min() < MIN_DEPTH_M or finite.max() > MAX_DEPTH_M or np.isneginf(depth_m).any():
         raise SampleError(
             "depth_out_of_range",
             f"{finite.min():.4g} .. {finite.max():.4g} m, allowed {MIN_DEPTH_M} .. {MAX_DEPTH_M} m",
         )
-    _check_normals(sample)
-    return sample
 
 
-def _check_normals(sample: Sample) -> None:
+def _check_normals(sample: Sample, promise: Promise) -> None:
     # NaN, which an unknown normal has for its length, compares as false.
     length = np.sqrt(np.einsum("hwc,hwc->hw", sample.normals_cam, sample.normals_cam))
+    known = int(np.isfinite(length).sum())
+    if not known:
+        if promise.normals:
+            raise SampleError("no_valid_normal", "no pixel has a normal")
+        return
     if (np.abs(length - 1) > 1e-3).any():
         raise SampleError("normals_not_unit", "a normal's length differs from 1 by more than 1e-3")
+    if not np.isfinite(sample.intrinsics_px).all():
+        return
     rays = pixel_rays(sample.intrinsics_px, *sample.size)
     away = np.einsum("hwc,hwc->hw", sample.normals_cam, rays) > 1e-3
-    if away.any():
-        share = float(away.sum() / np.isfinite(length).sum())
+    if away.sum() > promise.away_share * known:
+        share = float(away.sum() / known)
         raise SampleError(
             "normals_face_away", f"{share:.2%} of the normals point away from the camera"
         )

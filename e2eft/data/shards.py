@@ -109,6 +109,8 @@ def encode_normals(normals_cam: np.ndarray) -> bytes:
     Octahedral map of Cigolle et al., "A Survey of Efficient Representations for Independent Unit
     Vectors" (JCGT 2014), around the axis towards the camera, which normals prefer.
     """
+    if np.isnan(normals_cam).all():  # a frame of depth only, which may be large
+        return _split_and_pack(np.full((2, *normals_cam.shape[:2]), NORMAL_UNKNOWN, np.uint16))
     x, y, z = np.ascontiguousarray(np.moveaxis(normals_cam, -1, 0), np.float32)
     scale = np.abs(x) + np.abs(y) + np.abs(z)
     known = np.isfinite(scale)
@@ -128,6 +130,8 @@ def encode_normals(normals_cam: np.ndarray) -> bytes:
 def decode_normals(packed: bytes, height: int, width: int) -> np.ndarray:
     """The inverse of `encode_normals`: float32 `[h w 3]`."""
     codes = _unpack_and_join(packed, 2 * height * width).reshape(2, height, width)
+    if (codes[0] == NORMAL_UNKNOWN).all():
+        return np.full((height, width, 3), np.nan, np.float32)
     u, v = codes.astype(np.float32) * np.float32(2 / NORMAL_STEPS) - 1
     z = 1 - np.abs(u) - np.abs(v)
     fold = np.maximum(-z, 0)
@@ -264,3 +268,14 @@ def open_shards(uri: str) -> ShardIndex:
     if not sum(rows):
         raise ArtifactError(f"{uri} holds no frames")
     return ShardIndex(artifact=artifact, rows_of_part=rows)
+
+
+def require_truth(shards: ShardIndex, task: str) -> None:
+    """Raises ArtifactError if the frames are known to lack what a task, `depth` or `normals`, is
+    trained on: evaluation sets have one of the two."""
+    truth = shards.artifact.details.get("truth", (task,))
+    if task not in truth:
+        raise ArtifactError(
+            f"{shards.artifact.uri} has no {task} to train on: its frames have "
+            f"{' and '.join(truth)} only"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from e2eft.data.sample import Sample
+from e2eft.data.sample import Promise, Sample
 
 DEPTH_EDGES_M = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 656)
 STRIDE = 4
@@ -64,14 +64,36 @@ class Survey:
         self.sky += other.sky
         self.normals_unknown += other.normals_unknown
 
+    def truth(self, promise: Promise) -> list[str]:
+        """What there is to learn from, `depth`, `normals` or both: what is promised, since pixels
+        that are looked at may miss what is sparse, and what was seen besides."""
+        there = {
+            "depth": promise.depth or sum(self.depth_counts) > 0,
+            "normals": promise.normals or self.normals_unknown < self.pixels,
+        }
+        return [name for name, known in there.items() if known]
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def report_page(survey: Survey, source: str, reasons: dict[str, int], sheet: str) -> str:
+def planned_line(planned: int, provenance: dict[str, Any]) -> str:
+    """How many frames were to be prepared, of how many that a list names."""
+    listed = provenance.get("listed")
+    if listed is None:
+        return f"Planned: {planned} frames."
+    without = provenance["without_truth"]
+    left_out = f"; {without} have no ground truth" if without else ""
+    return f"Planned: {planned} frames of {listed} listed{left_out}."
+
+
+def report_page(
+    survey: Survey, source: str, planned: str, reasons: dict[str, int], sheet: str
+) -> str:
     """Markdown: the dataset's counts, its depth histogram and its contact sheet.
 
     Args:
+        planned: what `planned_line` says.
         reasons: frames left out, by reason.
         sheet: relative path of a picture of some frames.
     """
@@ -86,17 +108,16 @@ def report_page(survey: Survey, source: str, reasons: dict[str, int], sheet: str
         "",
         f"{frames} frames ({sizes}) of {len(survey.scenes)} scenes; {rejected} rejected.",
         "",
+        planned,
+        "",
         f"Pixels without depth {share['unknown']}, sky {share['sky']}, without normal "
         f"{share['normals_unknown']}.",
         "",
         f"![some frames]({sheet})",
-        "",
-        "## Depth",
-        "",
-        "| metres | share of pixels with depth | |",
-        "|---|---|---|",
-        *_histogram(survey),
     ]
+    if any(survey.depth_counts):
+        lines += ["", "## Depth", "", "| metres | share of pixels with depth | |", "|---|---|---|"]
+        lines += _histogram(survey)
     if reasons:
         lines += ["", "## Rejected", "", "| reason | frames |", "|---|---|"]
         lines += [f"| {reason} | {count} |" for reason, count in sorted(reasons.items())]

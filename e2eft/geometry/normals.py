@@ -13,12 +13,12 @@ from torch import Tensor
 from e2eft.geometry.camera import Intrinsics, pixel_rays, unproject
 from e2eft.geometry.masked import masked_mean, masked_quantiles
 
-Axes = Literal["opencv", "right-up-viewer", "left-up-viewer"]
+Axes = Literal["opencv", "right-up-viewer", "left-up-viewer", "right-down-viewer"]
 """Camera axes in which normals are written, named by where x, y and z point.
 
 ``opencv``: right, down, forward; this project's. ``right-up-viewer``: Hypersim's camera axes and
 those of Marigold v1-1 and diffusers' MarigoldNormalsPipeline. ``left-up-viewer``: "LUB", those of
-arXiv 2409.11355's models and of DSINE.
+arXiv 2409.11355's models and of DSINE. ``right-down-viewer``: OASIS's annotations.
 """
 
 PCT_THRESHOLDS_DEG = {
@@ -35,6 +35,7 @@ _SIGNS_TO_OPENCV: dict[Axes, tuple[int, int, int]] = {
     "opencv": (1, 1, 1),
     "right-up-viewer": (1, -1, -1),
     "left-up-viewer": (-1, -1, -1),
+    "right-down-viewer": (1, 1, -1),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from e2eft.artifacts import CLAIM, Artifact, Parent, claim, commit, entries
 from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig
-from e2eft.data.shards import open_shards
+from e2eft.data.shards import open_shards, require_truth
 from e2eft.model.pretrained import (
     BLANK,
     MODEL_FOLDER,
@@ -34,7 +34,10 @@ def run(config: TrainConfig) -> Artifact:
         RuntimeError: if training itself failed; a second call resumes from the last checkpoint.
     """
     config = _with_absolute_uris(config)
-    parents = tuple(open_shards(uri).artifact.as_parent("data") for uri in config.data.uris)
+    shards = [open_shards(uri) for uri in config.data.uris]
+    for index in shards:
+        require_truth(index, config.task)
+    parents = tuple(index.artifact.as_parent("data") for index in shards)
     store = open_store(config.out)
     if not store.exists(CLAIM):
         # First of all: a folder must not stay taken by a run that could never have begun.

@@ -16,6 +16,7 @@ from e2eft import prepare
 from e2eft.artifacts import Artifact, FileEntry, verify
 from e2eft.config import (
     HypersimSource,
+    Nyuv2Source,
     PrepareConfig,
     SourceConfig,
     TrackingConfig,
@@ -24,6 +25,7 @@ from e2eft.config import (
 from e2eft.data.sample import Sample
 from e2eft.data.shards import decode_row, open_shards
 from e2eft.storage import open_store
+from tests.benchmark_files import measured_frame, nyuv2
 from tests.hypersim_files import STANDARD, TILTED, HypersimRelease, make_frame
 from tests.services import S3Server
 from tests.virtual_kitti_files import VirtualKittiRelease, make_street
@@ -175,3 +177,31 @@ def test_virtual_kitti_from_folders_tars_and_s3(
     truth, sample = make_street(0, 96, 320), first_sample(made)
     known = np.isfinite(truth.depth_m)
     np.testing.assert_allclose(sample.depth_m[known], truth.depth_m[known], atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.slow
+def test_an_evaluation_set_from_a_folder_a_tar_and_s3(
+    ray_address: str, s3_env: S3Server, tmp_path: Path
+) -> None:
+    frames = {f"test/kitchen_0004/rgb_{n:04d}": measured_frame(n, 240, 320) for n in range(32)}
+    made = nyuv2(frames)
+    del made.files[made.lines[7].split()[1]]
+    raw = open_store(f"s3://{s3_env.bucket}/sets")
+    raw.write("nyu.tar", made.tar())
+    raw.write("list.txt", "\n".join(made.lines).encode())
+    roots = {
+        "folders": made.write_folder(tmp_path / "f"),
+        "archives": made.write_tar(tmp_path / "nyu.tar"),
+        "s3": f"{raw.uri}/nyu.tar",
+    }
+    sources: dict[str, SourceConfig] = {
+        place: Nyuv2Source(root=root, frame_list=f"{raw.uri}/list.txt")
+        for place, root in roots.items()
+    }
+    artifact = shards_three_ways(sources, ray_address, s3_env.bucket, tmp_path)
+    assert artifact.counts == {"frames": 31, "rejected": 1}
+    assert (artifact.details["planned"], artifact.details["truth"]) == (32, ["depth"])
+    sample, truth = first_sample(artifact), measured_frame(0, 240, 320)
+    assert sample.key == "test/kitchen_0004/rgb_0000"
+    np.testing.assert_allclose(sample.depth_m, truth.depth_m, atol=0.001)

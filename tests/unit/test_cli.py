@@ -23,15 +23,20 @@ REQUIRED = {
     "label": ["--out", "o", "--images", "i", "--model", "m"],
     "evaluate": ["--out", "o", "--data", "d", "--model", "m"],
 }
-HYPERSIM = ["--root", "r", "--split-csv", "s"]
+TABLES = {
+    "hypersim": ["--split-csv", "s"],
+    "kitti-eigen": ["--list", "l"],
+    "eth3d": ["--list", "l"],
+    "scannet": ["--list", "l"],
+}
 TINY = ["tiny-depth", "--out", "o", "--data", "d"]
 RECIPES = [(stage, recipe) for stage, named in recipes.STAGES.items() for recipe in named]
 
 
 def required(stage: str, recipe: str) -> list[str]:
-    if recipe.startswith("virtual-kitti-2"):
-        return [*REQUIRED[stage], "--root", "r"]
-    return REQUIRED[stage] + (HYPERSIM if recipe == "hypersim" else [])
+    if stage != "prepare" or recipe.startswith("synthetic-"):
+        return REQUIRED[stage]
+    return [*REQUIRED[stage], "--root", "r", *TABLES.get(recipe, [])]
 
 
 def refusal(

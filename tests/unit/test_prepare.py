@@ -16,7 +16,7 @@ from PIL import Image
 from e2eft import prepare
 from e2eft.artifacts import ArtifactError, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
-from e2eft.data.sample import RejectedFrame, Sample
+from e2eft.data.sample import DEPTH, RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
 from e2eft.data.survey import DEPTH_EDGES_M
 from e2eft.prepare import (
@@ -38,7 +38,7 @@ FRAMES, PER_PART = 13, 5
 class AnalyticFrames:
     """Stands for the renderer: thirteen frames, two of them broken."""
 
-    name = "analytic"
+    name, promise = "analytic", DEPTH
     lost = False
 
     def __init__(self, config: SyntheticSource, index: Store) -> None:
@@ -107,6 +107,8 @@ def test_an_artifact_holds_every_good_frame_in_order(tmp_path: Path) -> None:
     assert keys == [f"analytic/frame-{n:04d}" for n in range(FRAMES) if n not in BROKEN]
     assert artifact.details["source"] == "analytic"
     assert artifact.details["provenance"] == {"renderer": "closed form"}
+    assert artifact.details["planned"] == FRAMES
+    assert artifact.details["truth"] == ["depth", "normals"]
 
 
 def test_what_was_dropped_is_counted_and_listed(tmp_path: Path) -> None:
@@ -174,6 +176,7 @@ def test_the_report_counts_what_is_in_the_shards(tmp_path: Path) -> None:
     assert sum(report["depth_counts"]) == np.isfinite(depth).sum()
     page = artifact.store.read(REPORT_PAGE).decode()
     assert "11 frames (11 of 32 x 40) of 4 scenes; 2 rejected." in page
+    assert "Planned: 13 frames." in page
     assert f"| 2 to 5 | {between.sum() / np.isfinite(depth).sum():.1%} |" in page
     assert "| no_valid_depth | 1 |" in page and f"]({SHEET})" in page
 

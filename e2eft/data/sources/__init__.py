@@ -3,8 +3,21 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from e2eft.config import HypersimSource, SourceConfig, SyntheticSource, VirtualKittiSource
-from e2eft.data.sample import RejectedFrame, Sample
+from e2eft.config import (
+    BenchmarkSource,
+    DiodeSource,
+    Eth3dSource,
+    HypersimSource,
+    Ibims1Source,
+    KittiEigenSource,
+    Nyuv2Source,
+    ScanNetSource,
+    SintelSource,
+    SourceConfig,
+    SyntheticSource,
+    VirtualKittiSource,
+)
+from e2eft.data.sample import Promise, RejectedFrame, Sample
 from e2eft.storage import Store, absolute
 
 
@@ -14,6 +27,11 @@ class FrameSource(Protocol):
     @property
     def name(self) -> str:
         """What `Sample.source` says."""
+        ...
+
+    @property
+    def promise(self) -> Promise:
+        """What every frame has."""
         ...
 
     def __len__(self) -> int: ...
@@ -30,7 +48,8 @@ class FrameSource(Protocol):
         ...
 
     def provenance(self) -> dict[str, Any]:
-        """What the bytes depend on besides the configuration."""
+        """What the bytes depend on besides the configuration; of a dataset that a list names, also
+        how many frames are `listed`, and how many of those are `without_truth`."""
         ...
 
 
@@ -57,7 +76,39 @@ def open_source(config: SourceConfig, index: Store | None = None) -> FrameSource
         from e2eft.data.sources.hypersim import HypersimFrames
 
         return HypersimFrames(config)
-    assert isinstance(config, VirtualKittiSource)
-    from e2eft.data.sources.virtual_kitti import VirtualKittiFrames
+    if isinstance(config, VirtualKittiSource):
+        from e2eft.data.sources.virtual_kitti import VirtualKittiFrames
 
-    return VirtualKittiFrames(config, index)
+        return VirtualKittiFrames(config, index)
+    return _open_benchmark(config, index)
+
+
+def _open_benchmark(config: BenchmarkSource, index: Store | None) -> FrameSource:
+    if isinstance(config, Nyuv2Source) and config.frame_list is None:
+        from e2eft.data.sources.nyuv2 import Nyuv2MatlabFrames
+
+        return Nyuv2MatlabFrames(config)
+    from e2eft.data.sources.listed import ListedFrames
+
+    return ListedFrames(_layout_of(config), config.root, index)
+
+
+def _layout_of(config: BenchmarkSource) -> Any:
+    """The `e2eft.data.sources.listed.Layout` of an evaluation set."""
+    if isinstance(config, Nyuv2Source):
+        from e2eft.data.sources.nyuv2 import Nyuv2Layout as Layout
+    elif isinstance(config, KittiEigenSource):
+        from e2eft.data.sources.kitti_eigen import KittiEigenLayout as Layout
+    elif isinstance(config, Eth3dSource):
+        from e2eft.data.sources.eth3d import Eth3dLayout as Layout
+    elif isinstance(config, ScanNetSource):
+        from e2eft.data.sources.scannet import ScanNetLayout as Layout
+    elif isinstance(config, DiodeSource):
+        from e2eft.data.sources.diode import DiodeLayout as Layout
+    elif isinstance(config, Ibims1Source):
+        from e2eft.data.sources.ibims import Ibims1Layout as Layout
+    elif isinstance(config, SintelSource):
+        from e2eft.data.sources.sintel import SintelLayout as Layout
+    else:
+        from e2eft.data.sources.normal_maps import NormalMapLayout as Layout
+    return Layout(config)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ On S3 a member of an archive costs one ranged request. The directory of a zip fi
 is opened; a tar file has none, and is read through once to make one.
 """
 
+import json
 import struct
 import tarfile
 import zipfile
@@ -109,6 +110,19 @@ def index_tar(store: Store, path: str) -> dict[str, tuple[int, int]]:
         except tarfile.TarError as error:
             raise CorruptArchiveError(f"{store.uri}/{path}: {error}; download it again") from error
     return members
+
+
+def kept_tar_index(store: Store, path: str, index: Store) -> dict[str, tuple[int, int]]:
+    """`index_tar`, made once and kept as `path`.json in `index`.
+
+    Raises:
+        CorruptArchiveError: as `index_tar`.
+    """
+    kept = f"{path}.json"
+    if not index.exists(kept):
+        print(f"reading the directory of {path}", flush=True)
+        index.write(kept, json.dumps(index_tar(store, path)).encode())
+    return json.loads(index.read(kept))
 
 
 class TarArchive:

@@ -22,7 +22,7 @@ import numpy as np
 
 from e2eft.artifacts import sha256
 from e2eft.config import HypersimSource
-from e2eft.data.sample import RejectedFrame, Sample, SampleError, storable_depth
+from e2eft.data.sample import DEPTH, RejectedFrame, Sample, SampleError, storable_depth
 from e2eft.data.sources.archives import (
     Folder,
     RawFiles,
@@ -67,7 +67,7 @@ class FrameName:
 class HypersimFrames:
     """The frames of one published split, scene by scene, as far as the configuration keeps them."""
 
-    name = "hypersim"
+    name, promise = "hypersim", DEPTH
 
     def __init__(self, config: HypersimSource) -> None:
         self.config = config

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from e2eft.config import SyntheticSource
-from e2eft.data.sample import Sample, storable_depth
+from e2eft.data.sample import DEPTH, Sample, storable_depth
 from e2eft.scenes import SceneRenderer, make_scene, renderer_provenance, sample_camera
 
 
 class SyntheticFrames:
     """The frames of a synthetic dataset, scene by scene."""
+
+    promise = DEPTH
 
     def __init__(self, config: SyntheticSource) -> None:
         self.config = config

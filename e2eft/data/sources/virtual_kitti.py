@@ -9,7 +9,6 @@ files too, in place.
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,19 +16,19 @@ from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
-from PIL import Image
 
 from e2eft.config import VirtualKittiSource, VirtualKittiVariation
-from e2eft.data.sample import RejectedFrame, Sample, SampleError, storable_depth
+from e2eft.data.sample import DEPTH, RejectedFrame, Sample, SampleError, storable_depth
 from e2eft.data.sources.archives import (
     CorruptArchiveError,
     Folder,
     RawFiles,
     TarArchive,
-    index_tar,
+    kept_tar_index,
     names_in,
 )
 from e2eft.data.sources.decoding import decode_each
+from e2eft.data.sources.pixels import BENCHMARK_SIZE, benchmark_corner, read_picture
 from e2eft.geometry.camera import Intrinsics, crop_intrinsics
 from e2eft.geometry.normals import surface_normals
 from e2eft.storage import Store, open_store
@@ -45,8 +44,6 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """(scenes, variations): `paper` is arXiv 2409.11355's code, `marigold` and `marigold-val` are
 Marigold's lists."""
 SKY, QUANTUM_M = 65535, 0.01
-BENCHMARK_SIZE = (352, 1216)
-"""KITTI's benchmark crop (height, width): the bottom rows, the middle columns."""
 CAMERAS = (0, 1)
 ARCHIVES = {
     "rgb": "vkitti_2.0.3_rgb.tar",
@@ -84,7 +81,7 @@ class FrameName:
 class VirtualKittiFrames:
     """The frames of the chosen scenes and variations, sequence by sequence."""
 
-    name = "virtual-kitti-2"
+    name, promise = "virtual-kitti-2", DEPTH
 
     def __init__(self, config: VirtualKittiSource, index: Store | None) -> None:
         self.config, self.index = config, index
@@ -148,10 +145,8 @@ class VirtualKittiFrames:
             if place == ARCHIVES["textgt"]:
                 if not self.index.exists(f"{place}.done"):
                     self._unpack_tables(self.index, place)
-            elif place.endswith(".tar") and not self.index.exists(f"{place}.json"):
-                print(f"reading the directory of {place}", flush=True)
-                members = index_tar(self._store, place)
-                self.index.write(f"{place}.json", json.dumps(members).encode())
+            elif place.endswith(".tar"):
+                kept_tar_index(self._store, place, self.index)
 
     def _unpack_tables(self, index: Store, place: str) -> None:
         content = io.BytesIO(self._store.read(place))
@@ -174,7 +169,7 @@ class VirtualKittiFrames:
                 self._files[kind] = Folder(self.index, "textgt")
             elif place.endswith(".tar"):
                 assert self.index is not None
-                members = json.loads(self.index.read(f"{place}.json"))
+                members = kept_tar_index(self._store, place, self.index)
                 self._files[kind] = TarArchive(self._store, place, members)
             else:
                 self._files[kind] = Folder(self._store, place)
@@ -184,8 +179,8 @@ class VirtualKittiFrames:
         return decode_each([self.frames[number] for number in numbers], self._sample)
 
     def _sample(self, name: FrameName) -> Sample:
-        rgb = _picture(self._of("rgb"), name.path("rgb")).convert("RGB")
-        depth = np.asarray(_picture(self._of("depth"), name.path("depth")))
+        rgb = read_picture(self._of("rgb"), name.path("rgb")).convert("RGB")
+        depth = np.asarray(read_picture(self._of("depth"), name.path("depth")))
         if depth.dtype != np.uint16 or depth.shape != (rgb.height, rgb.width):
             raise SampleError(
                 "wrong_shape",
@@ -199,9 +194,7 @@ class VirtualKittiFrames:
         top = left = 0
         height, width = depth.shape
         if self.config.benchmark_crop:
-            top, left = height - BENCHMARK_SIZE[0], (width - BENCHMARK_SIZE[1]) // 2
-            if min(top, left) < 0:
-                raise SampleError("wrong_shape", f"{width} x {height} pixels are too few to crop")
+            top, left = benchmark_corner(height, width)
             height, width = BENCHMARK_SIZE
         window = np.s_[top : top + height, left : left + width]
         return Sample(
@@ -255,13 +248,3 @@ def _cameras(table: bytes, path: str) -> Iterator[tuple[tuple[int, int], Intrins
             (int(frame), int(camera)),
             np.array([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]], np.float64),
         )
-
-
-def _picture(files: RawFiles, path: str) -> Image.Image:
-    content = files.read(path)
-    try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-    except (OSError, SyntaxError) as error:
-        raise SampleError("corrupt_file", f"{path}: {error}") from error
-    return picture

@@ -16,7 +16,7 @@ from e2eft.data.batches import (
     flip_sample,
     iterate_batches,
 )
-from e2eft.data.sample import check_sample
+from e2eft.data.sample import check_sample, unknown_depth, unknown_intrinsics
 from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, open_shards
 from tests.frames import analytic_frame, write_shards
 
@@ -259,3 +259,16 @@ def test_the_reader_keeps_a_bounded_number_of_groups(
         assert len(reader._groups) <= 2
     # Row 11 opens the third group, so the first is read again.
     assert reads == {(0, 0): 2, (0, 1): 1, (1, 0): 1}
+
+
+def test_frames_without_depth_or_camera_make_a_batch_and_its_mirror() -> None:
+    whole = analytic_frame(0)
+    frame = replace(
+        whole, depth_m=unknown_depth(*whole.size), intrinsics_px=unknown_intrinsics()
+    )  # fmt: skip
+    batch = collate([frame, flip_sample(frame)], 80.0)
+    assert not batch.valid.any() and batch.depth_m.isnan().all()
+    assert batch.intrinsics_px.isnan().all()
+    upright, mirrored = batch.normals_cam
+    signs = torch.tensor([-1.0, 1, 1])[:, None, None]
+    torch.testing.assert_close(mirrored, upright.flip(-1) * signs, equal_nan=True)

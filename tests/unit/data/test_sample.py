@@ -5,7 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2eft.data.sample import MAX_DEPTH_M, MIN_DEPTH_M, Sample, SampleError, check_sample
+from e2eft.data.sample import (
+    ANNOTATED_NORMALS,
+    DEPTH,
+    MAX_DEPTH_M,
+    MIN_DEPTH_M,
+    Promise,
+    Sample,
+    SampleError,
+    check_sample,
+    unknown_depth,
+    unknown_intrinsics,
+    unknown_normals,
+)
 from tests.frames import analytic_frame
 
 
@@ -46,6 +58,7 @@ def test_unknown_normals_pass_also_everywhere(sample: Sample) -> None:
         (lambda s: replace(s, depth_m=s.depth_m.astype(np.float64)), "wrong_dtype", "depth_m"),
         (lambda s: changed(s, "depth_m", np.nan), "no_valid_depth", "no pixel"),
         (lambda s: changed(s, "depth_m", np.inf), "no_valid_depth", "no pixel"),
+        (lambda s: changed(s, "intrinsics_px", np.nan, (0, 2)), "camera_half_known", "all NaN"),
         (lambda s: changed(s, "depth_m", 0.009, (9, 9)), "depth_out_of_range", "0.009"),
         (lambda s: changed(s, "depth_m", 656.0, (9, 9)), "depth_out_of_range", "656"),
         (lambda s: changed(s, "depth_m", -1.0, (9, 9)), "depth_out_of_range", "-1"),
@@ -78,3 +91,38 @@ def test_facing_is_judged_along_each_pixels_own_ray(sample: Sample) -> None:
 def test_the_error_crosses_processes() -> None:
     error = pickle.loads(pickle.dumps(SampleError("wrong_shape", "rgb is flat")))
     assert (error.reason, error.detail) == ("wrong_shape", "rgb is flat")
+
+
+def test_a_data_set_promises_what_its_frames_have(sample: Sample) -> None:
+    normals_only = replace(sample, depth_m=unknown_depth(*sample.size))
+    depth_only = replace(sample, normals_cam=unknown_normals(*sample.size))
+    assert check_sample(normals_only, ANNOTATED_NORMALS) is normals_only
+    assert check_sample(depth_only, DEPTH) is depth_only
+    with pytest.raises(SampleError, match="no_valid_depth"):
+        check_sample(normals_only)
+    with pytest.raises(SampleError, match="no_valid_normal"):
+        check_sample(depth_only, ANNOTATED_NORMALS)
+    with pytest.raises(SampleError, match="no_valid_depth"):
+        check_sample(normals_only, Promise(depth=True, normals=True))
+
+
+def test_what_is_unknown_throughout_takes_no_memory() -> None:
+    for array in (unknown_depth(4000, 6000), unknown_normals(4000, 6000)):
+        assert array.dtype == np.float32 and np.isnan(array[::999, ::999]).all()
+        assert array.base is not None and set(array.strides) == {0}
+
+
+def test_an_unknown_camera_passes_and_its_normals_cannot_be_judged(sample: Sample) -> None:
+    away = changed(sample, "normals_cam", [0, 0, 1], (40, 9))
+    with pytest.raises(SampleError, match="normals_face_away"):
+        check_sample(away)
+    check_sample(replace(away, intrinsics_px=unknown_intrinsics()))
+
+
+def test_a_share_of_annotated_normals_may_face_away(sample: Sample) -> None:
+    known = np.isfinite(sample.normals_cam).all(-1)
+    promise = Promise(away_share=2 / known.sum())
+    two = changed(sample, "normals_cam", [0, 0, 1], np.s_[40, 9:11])
+    check_sample(two, promise)
+    with pytest.raises(SampleError, match="normals_face_away"):
+        check_sample(changed(two, "normals_cam", [0, 0, 1], (41, 9)), promise)

@@ -14,7 +14,14 @@ from PIL import Image
 
 from e2eft.artifacts import MANIFEST, ArtifactError, claim, verify
 from e2eft.config import PrepareConfig, SyntheticSource
-from e2eft.data.sample import MAX_DEPTH_M, MIN_DEPTH_M, Sample
+from e2eft.data.sample import (
+    MAX_DEPTH_M,
+    MIN_DEPTH_M,
+    Sample,
+    unknown_depth,
+    unknown_intrinsics,
+    unknown_normals,
+)
 from e2eft.data.shards import (
     KIND,
     ROWS_PER_GROUP,
@@ -31,6 +38,7 @@ from e2eft.data.shards import (
     encode_row,
     open_shards,
     part_path,
+    require_truth,
 )
 from e2eft.storage import LocalStore
 from tests.frames import analytic_frame, write_shards
@@ -234,3 +242,35 @@ def test_shards_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     store.write(MANIFEST, json.dumps(whole | {"kind": "labels"}).encode())
     with pytest.raises(ArtifactError, match="is a 'labels' artifact; expected shards"):
         open_shards(uri)
+
+
+def test_frames_of_one_truth_and_without_a_camera_are_kept(tmp_path: Path) -> None:
+    frame = replace(analytic_frame(3), intrinsics_px=unknown_intrinsics())
+    depth_only = replace(frame, normals_cam=unknown_normals(*frame.size))
+    normals_only = replace(frame, depth_m=unknown_depth(*frame.size))
+    content = encode_part([encode_row(depth_only), encode_row(normals_only)])
+    rows = pq.read_table(io.BytesIO(content)).to_pylist()
+    for row, written in zip(rows, (depth_only, normals_only), strict=True):
+        read = decode_row(row)
+        assert np.isnan(read.intrinsics_px).all()
+        for name in ("depth_m", "normals_cam"):
+            array = getattr(read, name)
+            assert array.flags.writeable and array.dtype == np.float32
+            expected = np.isnan(getattr(written, name))
+            np.testing.assert_array_equal(np.isnan(array), expected)
+    known = np.isfinite(frame.depth_m)
+    np.testing.assert_allclose(
+        decode_row(rows[0]).depth_m[known], frame.depth_m[known], rtol=1e-4
+    )  # fmt: skip
+
+
+def test_shards_without_the_tasks_truth_are_not_trained_on(tmp_path: Path) -> None:
+    write_shards(str(tmp_path), [analytic_frame(0)])
+    shards = open_shards(str(tmp_path))
+    for task in ("depth", "normals"):
+        require_truth(shards, task)  # older ones do not say
+    details = shards.artifact.details | {"truth": ["depth"]}
+    shards = replace(shards, artifact=replace(shards.artifact, details=details))
+    require_truth(shards, "depth")
+    with pytest.raises(ArtifactError, match="no normals to train on: its frames have depth only"):
+        require_truth(shards, "normals")

@@ -1,0 +1,105 @@
+"""Arrays out of the files of datasets; a file that is not what it should be rejects its frame."""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from e2eft.data.sample import SampleError, storable_depth
+from e2eft.data.sources.archives import RawFiles
+
+BENCHMARK_SIZE = (352, 1216)
+"""KITTI's benchmark crop (height, width): the bottom rows, the middle columns."""
+
+
+def benchmark_corner(height: int, width: int) -> tuple[int, int]:
+    """(top, left) of KITTI's benchmark crop in an image of this size.
+
+    Raises:
+        SampleError: `wrong_shape` if it does not fit.
+    """
+    top, left = height - BENCHMARK_SIZE[0], (width - BENCHMARK_SIZE[1]) // 2
+    if min(top, left) < 0:
+        raise SampleError("wrong_shape", f"{width} x {height} pixels are too few to crop")
+    return top, left
+
+
+def read_picture(files: RawFiles, path: str) -> Image.Image:
+    """An image, decoded completely.
+
+    Raises:
+        SampleError: `corrupt_file`.
+    """
+    content = files.read(path)
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise SampleError("corrupt_file", f"{path}: {error}") from error
+    return picture
+
+
+def read_rgb(files: RawFiles, path: str) -> np.ndarray:
+    """A colour image: uint8 `[h w 3]`."""
+    return np.asarray(read_picture(files, path).convert("RGB"))
+
+
+def read_codes(files: RawFiles, path: str, size: tuple[int, int]) -> np.ndarray:
+    """An image of one channel as it is stored, of 16 bits or fewer: integers `[h w]`."""
+    codes = np.asarray(read_picture(files, path))
+    require(codes.ndim == 2 and codes.dtype.kind in "uib", path, codes, "one channel of integers")
+    require(codes.shape == size, path, codes, f"the image's {size}")
+    return codes
+
+
+def read_array(files: RawFiles, path: str) -> np.ndarray:
+    """The array in an .npy file; one that would have to be unpickled is refused."""
+    content = files.read(path)
+    try:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise SampleError("corrupt_file", f"{path}: {error}") from error
+    if not isinstance(loaded, np.ndarray):
+        raise SampleError("corrupt_file", f"{path} is no .npy file")
+    return loaded
+
+
+def read_exr(files: RawFiles, path: str) -> np.ndarray:
+    """Channels R, G, B of an OpenEXR image: float32 `[h w 3]`."""
+    import OpenEXR
+
+    content = files.read(path)
+    try:
+        with OpenEXR.File(io.BytesIO(content), separate_channels=True, num_threads=0) as image:
+            channels: dict[str, Any] = {
+                name: np.array(channel.pixels) for name, channel in image.channels().items()
+            }
+    except (OSError, ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise SampleError("corrupt_file", f"{path}: {error}") from error
+    if not {"R", "G", "B"} <= channels.keys():
+        raise SampleError("corrupt_file", f"{path} has channels {', '.join(channels)}, not R, G, B")
+    return np.stack([channels[name].astype(np.float32) for name in "RGB"], axis=-1)
+
+
+def measured_depth(codes: np.ndarray, metres_per_code: float) -> np.ndarray:
+    """float32 `[h w]` metres of stored codes, in which 0 says that nothing was measured."""
+    return storable_depth(np.where(codes == 0, np.nan, codes * metres_per_code))
+
+
+def unit_normals(vectors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """float32 `[h w 3]` of length 1, in the axes they have; NaN outside `known` `[h w]` and where
+    there is no direction."""
+    vectors = vectors.astype(np.float32)
+    length = np.sqrt(np.einsum("hwc,hwc->hw", vectors, vectors))
+    usable = known & np.isfinite(length) & (length > 0)
+    return vectors / np.where(usable, length, np.nan)[..., None].astype(np.float32)
+
+
+def require(holds: bool, path: str, array: np.ndarray, expected: str) -> None:
+    """Raises SampleError `wrong_shape`, which says what the file is, unless it `holds`."""
+    if not holds:
+        raise SampleError(
+            "wrong_shape", f"{path} is {array.dtype} {array.shape}, expected {expected}"
+        )

@@ -1,0 +1,141 @@
+"""Evaluation sets through the preparation stage: from the command line to shards and report."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from e2eft import cli, prepare
+from e2eft.artifacts import Artifact, load_artifact
+from e2eft.config import PrepareConfig
+from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH
+from e2eft.data.shards import KIND, decode_row, open_shards, require_truth
+from e2eft.data.sources import located, open_source
+from e2eft.prepare import REPORT_PAGE, SHEET, make_part
+from tests import benchmark_files, normal_map_files
+from tests.benchmark_files import measured_frame
+from tests.normal_map_files import known_frame
+
+DEPTH_SETS = ["nyuv2", "kitti-eigen", "eth3d", "scannet", "diode", "ibims-1", "sintel"]
+NORMALS_SETS = [f"{name}-normals" for name in ("nyuv2", "scannet", "ibims-1", "sintel", "oasis")]
+NEED_LIST = ["kitti-eigen", "eth3d", "scannet"]
+
+
+@pytest.fixture(autouse=True)
+def made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(config: PrepareConfig, missing: list[int], total: int) -> None:
+        for part in missing:
+            make_part(part, config)
+
+    monkeypatch.setattr(prepare, "_make_parts", make)
+
+
+def prepared(recipe: str, out: Path, *flags: str) -> Artifact:
+    assert cli.run_stage("prepare", [recipe, "--out", str(out), "--no-tracking", *flags]) == 0
+    return load_artifact(str(out), KIND)
+
+
+@pytest.mark.parametrize("recipe", DEPTH_SETS + NORMALS_SETS)
+def test_a_recipe_is_called_as_its_source(recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("a.png b.png c.png")
+    argv = [recipe, "--out", "o", "--root", str(tmp_path)]
+    # NYUv2 without a list is another reader, of the same name.
+    lists = [["--list", str(tmp_path / "list")]] if recipe in NEED_LIST else [[]]
+    for flags in lists:
+        config = cli.parse("prepare", [*argv, *flags])
+        assert isinstance(config, PrepareConfig)
+        source = open_source(located(config.source))
+        assert source.name == recipe
+        assert source.promise == (ANNOTATED_NORMALS if recipe in NORMALS_SETS else DEPTH)
+
+
+@pytest.mark.parametrize("recipe", NEED_LIST)
+def test_a_list_is_asked_for(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse("prepare", [recipe, "--out", "o", "--root", "r"])
+    assert "--list" in capsys.readouterr().err
+
+
+def test_where_the_files_are_is_no_part_of_what_is_made(tmp_path: Path) -> None:
+    def digest(root: str, frame_list: str) -> str:
+        argv = ["scannet", "--out", "o", "--root", root, "--list", frame_list]
+        config = cli.parse("prepare", argv)
+        assert isinstance(config, PrepareConfig)
+        return config.digest()
+
+    assert digest("a", "l") == digest("b.tar", "l") != digest("a", "m")
+
+
+def test_a_depth_set_from_folder_and_tar(tmp_path: Path) -> None:
+    drives = [("2011_09_26_drive_0002", n) for n in (8, 69)] + [("2011_09_28_drive_0002", 1)]
+    frames = [measured_frame(n, 375, 1242) for n in range(3)]
+    made = benchmark_files.kitti(dict(zip(drives, frames, strict=True)), without_truth=2)
+    lost = made.lines[-1].split()[1]
+    del made.files[lost]
+    flags = ["--list", made.write_list(tmp_path / "list"), "--max-reject-fraction", "0.5"]
+    folder = prepared(
+        "kitti-eigen", tmp_path / "a", "--root", made.write_folder(tmp_path / "x"), *flags
+    )
+    tar = prepared(
+        "kitti-eigen", tmp_path / "b", "--root", made.write_tar(tmp_path / "x.tar"), *flags
+    )
+    shards = [[f for f in a.files if f.path.startswith("data/")] for a in (folder, tar)]
+    assert shards[0] == shards[1]
+    for artifact in (folder, tar):
+        assert artifact.counts == {"frames": 2, "rejected": 1}
+        assert artifact.details["reject_reasons"] == {"missing_file": 1}
+        assert (artifact.details["planned"], artifact.details["truth"]) == (3, ["depth"])
+        assert artifact.details["provenance"]["without_truth"] == 2
+    page = folder.store.read(REPORT_PAGE).decode()
+    assert "Planned: 3 frames of 5 listed; 2 have no ground truth." in page
+    require_truth(open_shards(folder.uri), "depth")
+    with pytest.raises(ValueError, match="has no normals to train on"):
+        require_truth(open_shards(folder.uri), "normals")
+
+
+def test_a_normals_set_from_folder_and_tar(tmp_path: Path) -> None:
+    made = normal_map_files.dsine({"alley_1/frame_0001": known_frame(1)}, ".exr")
+    folder = prepared(
+        "sintel-normals", tmp_path / "a", "--root", made.write_folder(tmp_path / "x")
+    )  # fmt: skip
+    tar = prepared(
+        "sintel-normals", tmp_path / "b", "--root", made.write_tar(tmp_path / "x.tar")
+    )  # fmt: skip
+    shards = [[f for f in a.files if f.path.startswith("data/")] for a in (folder, tar)]
+    assert shards[0] == shards[1] and folder.details["truth"] == ["normals"]
+    assert folder.details["provenance"] == {"listed": 1, "without_truth": 0}
+    page = folder.store.read(REPORT_PAGE).decode()
+    assert "Planned: 1 frames of 1 listed." in page and "## Depth" not in page
+    row = open_shards(folder.uri).read_group(0, 0)[0]
+    sample, truth = decode_row(row), known_frame(1)
+    known = np.isfinite(truth.normals_cam)
+    np.testing.assert_allclose(sample.normals_cam[known], truth.normals_cam[known], atol=1e-3)
+    json.dumps(folder.details, allow_nan=False)
+
+
+def test_large_frames_are_shown_smaller(tmp_path: Path) -> None:
+    made = benchmark_files.eth3d({("office", "DSC_0219"): measured_frame(1, 40, 3000)})
+    artifact = prepared(
+        "eth3d", tmp_path / "a",
+        "--root", made.write_folder(tmp_path / "x"), "--list", made.write_list(tmp_path / "l"),
+    )  # fmt: skip
+    sheet = Image.open(io.BytesIO(artifact.store.read(SHEET)))
+    assert 2000 < sheet.width < 2100, "image and depth, each of 1,000 columns, and no normals"
+
+
+def test_a_wrong_root_is_refused_before_the_place_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = benchmark_files.scannet({("scene0406_02", 300): measured_frame(1)})
+    frame_list = made.write_list(tmp_path / "l")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "scans").touch()
+    argv = ["scannet", "--out", str(tmp_path / "o"), "--root", str(tmp_path / "x"), "--no-tracking"]
+    assert cli.run_stage("prepare", [*argv, "--list", frame_list]) == cli.STAGE_ERROR
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith(f"prepare: --root {tmp_path / 'x'} has none of")
+    assert said[0].endswith("found scans")
+    assert not (tmp_path / "o").exists()
