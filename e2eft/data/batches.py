@@ -19,7 +19,7 @@ import torch
 from e2eft.data.batch import Batch
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
-from e2eft.geometry.camera import hflip_intrinsics
+from e2eft.data.transforms import flip_sample
 
 CHOICE_STREAM, ORDER_STREAM, FLIP_STREAM, NOISE_STREAM = range(4)
 
@@ -103,20 +103,6 @@ def _epoch_order(length: int, window: int, seed: int, dataset: int, epoch: int) 
         rows[start : start + window] = generator.permutation(rows[start : start + window])
     rows.setflags(write=False)
     return rows
-
-
-def flip_sample(sample: Sample) -> Sample:
-    """The frame as a mirror shows it: x of normals and of the principal point change sign with
-    it."""
-    return Sample(
-        key=sample.key,
-        source=sample.source,
-        scene=sample.scene,
-        rgb=sample.rgb[:, ::-1],
-        depth_m=sample.depth_m[:, ::-1],
-        normals_cam=sample.normals_cam[:, ::-1] * np.array([-1, 1, 1], np.float32),
-        intrinsics_px=hflip_intrinsics(sample.intrinsics_px, sample.size[1]),
-    )
 
 
 def collate(samples: list[Sample], max_depth_m: float) -> Batch:

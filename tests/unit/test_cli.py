@@ -31,7 +31,7 @@ RECIPES = [(stage, recipe) for stage, named in recipes.STAGES.items() for recipe
 def required(stage: str, recipe: str) -> list[str]:
     if recipe.startswith("virtual-kitti-2"):
         return [*REQUIRED[stage], "--root", "r"]
-    return REQUIRED[stage] + (HYPERSIM if recipe == "hypersim" else [])
+    return REQUIRED[stage] + (HYPERSIM if recipe.startswith("hypersim") else [])
 
 
 def refusal(
