@@ -12,7 +12,9 @@ from e2eft.config.sources import SourceConfig
 class PrepareConfig(Config):
     """Render or convert a dataset and shard it to object storage."""
 
-    outside_identity = frozenset({"out", "overwrite", "cpus_per_task", "tracking"})
+    outside_identity = frozenset(
+        {"out", "overwrite", "cpus_per_task", "tracking", "latents_of", "latent_actors"}
+    )
 
     out: str
     """Where the shards go: a folder, file:// or s3:// URI."""
@@ -28,6 +30,15 @@ class PrepareConfig(Config):
     """Fail if more than this part of the frames is rejected."""
     cpus_per_task: Annotated[float, Field(gt=0)] = 1.0
     """CPUs Ray reserves for one task, which makes one part."""
+    latents_of: str | None = None
+    """Also encode the colour images with the frozen VAE of this model (packaged name, folder, run
+    artifact, or hub id), as they are and mirrored; training on a base model with that VAE is then
+    spared it."""
+    vae_digest: tyro.conf.Suppress[str | None] = None
+    """Set by the stage to the digest of that VAE: what was encoded with it is the same artifact,
+    wherever the VAE was found."""
+    latent_actors: Positive = 1
+    """Replicas of that VAE: one GPU each, or one CPU where there is none."""
     overwrite: bool = False
     """Delete what is at --out if it was made with another configuration."""
     tracking: TrackingConfig = TrackingConfig()
