@@ -1,12 +1,12 @@
 """The preparation stage: raw files or procedural scenes to shards."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from e2eft.config.base import Config, Fraction, Positive, TrackingConfig
-from e2eft.config.sources import SourceConfig
+from e2eft.config.sources import SourceConfig, VirtualKittiSource
 
 
 class PrepareConfig(Config):
@@ -42,3 +42,13 @@ class PrepareConfig(Config):
     overwrite: bool = False
     """Delete what is at --out if it was made with another configuration."""
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _can_be_encoded(self) -> Self:
+        uncropped = isinstance(self.source, VirtualKittiSource) and not self.source.benchmark_crop
+        if self.latents_of is not None and uncropped:
+            raise ValueError(
+                "--latents-of needs sides that are multiples of the VAE's factor 8, Virtual KITTI "
+                "has 375 x 1242 pixels: use --benchmark-crop"
+            )
+        return self

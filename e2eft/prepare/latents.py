@@ -102,6 +102,8 @@ class LatentsMaker:
         import ray
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        # TF32 has the bits of what is stored, and so would lose some more on the way.
+        torch.backends.cudnn.allow_tf32 = False
         shared: Any = ray.get(codec)
         self.codec: Codec = shared.to(device)
         self.store = open_store(out)
@@ -141,18 +143,23 @@ def add_latents(
     return [FileEntry(latents_path(p), records[p].size, records[p].sha256) for p in parts]
 
 
-def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
-    """The Ray Data graph: every part's latents are made by one of `config.latent_actors`.
+def reserved(config: PrepareConfig) -> dict[str, int]:
+    """What an actor reserves of the cluster that this process has joined.
 
     Raises:
-        ValueError: if the cluster has no room for them.
+        ValueError: if it has no room for `config.latent_actors`.
     """
+    gpus = 1 if count_gpus() else 0
+    require_room(config.latent_actors, 1 - gpus, gpus, flag="--latent-actors")
+    return {"num_gpus": 1} if gpus else {"num_cpus": 1}
+
+
+def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
+    """The Ray Data graph: every part's latents are made by one of `config.latent_actors`."""
     import ray.data
 
     connect()
     actors = min(config.latent_actors, len(missing))
-    cpus, gpus = (0, 1) if count_gpus() else (1, 0)
-    require_room(actors, cpus, gpus, flag="--latent-actors")
     shared = ray.put(codec)  # held here until the last actor, perhaps restarted, has read it
     items: Any = ray.data.from_items(missing, override_num_blocks=len(missing))
     dataset = items.map_batches(
@@ -161,7 +168,7 @@ def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=actors),
-        **({"num_gpus": gpus} if gpus else {"num_cpus": cpus}),
+        **reserved(config),
     )
     started = reported = time.monotonic()
     for done, _ in enumerate(dataset.iter_rows(), start=1):

@@ -186,6 +186,10 @@ def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
     import ray.data
 
     connect()
+    if config.latents_of is not None:
+        from e2eft.prepare.latents import reserved
+
+        reserved(config)  # raises now what it would when all parts are made
     dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
         make_part_row,  # type: ignore[arg-type]
         fn_kwargs={"config": config.model_dump(mode="json")},

@@ -8,7 +8,7 @@ import pytest
 
 from e2eft import prepare
 from e2eft.artifacts import ArtifactError, verify
-from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
+from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig, VirtualKittiSource
 from e2eft.data.latents import DETAIL, latents_path
 from e2eft.data.shards import open_shards, part_path
 from e2eft.model.codec import Codec
@@ -130,6 +130,14 @@ def test_frames_that_cannot_be_encoded_are_refused_before_any_is(
     with pytest.raises(ValueError, match=r"frames of 16 x 20 pixels .*multiples of 8"):
         prepare.run(config_of(tmp_path / "out", model))
     assert encoded == [] and prepare.run(config_of(tmp_path / "plain", None)).counts["frames"] == 5
+
+
+def test_what_is_known_to_be_no_multiple_is_refused_at_once(model: Path) -> None:
+    source = VirtualKittiSource(root="r", benchmark_crop=False)
+    with pytest.raises(ValueError, match=r"--latents-of .*375 x 1242 .*--benchmark-crop"):
+        config_of(Path("x"), model, source=source)
+    config_of(Path("x"), None, source=source)
+    config_of(Path("x"), model, source=VirtualKittiSource(root="r"))
 
 
 def test_a_latent_that_is_no_number_names_its_frame(tmp_path: Path, model: Path) -> None:
