@@ -75,8 +75,9 @@ def count_gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
-def require_room(workers: int, cpus: float, gpus: float) -> None:
-    """Raises ValueError if the cluster could never place these workers, however idle it is."""
+def require_room(workers: int, cpus: float, gpus: float, flag: str = "--num-workers") -> None:
+    """Raises ValueError, which names `flag`, if the cluster could never place these workers,
+    however idle it is."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -88,6 +89,6 @@ def require_room(workers: int, cpus: float, gpus: float) -> None:
     if fits < workers:
         needs = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
         raise ValueError(
-            f"--num-workers {workers} needs {needs} each, but the cluster's {len(nodes)} node(s) "
-            f"can hold {fits}; use --num-workers {max(1, fits)} or a larger cluster"
+            f"{flag} {workers} needs {needs} each, but the cluster's {len(nodes)} node(s) "
+            f"can hold {fits}; use {flag} {max(1, fits)} or a larger cluster"
         )

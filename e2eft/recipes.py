@@ -67,6 +67,11 @@ def _normal_maps(dataset: NormalMapSet) -> PrepareConfig:
     return _benchmark(NormalMapSource, dataset=dataset)
 
 
+def _hypersim(**fields: Any) -> PrepareConfig:
+    source = HypersimSource.model_construct(root=MISSING, split_csv=MISSING, **fields)
+    return PrepareConfig.model_construct(out=MISSING, source=source)
+
+
 def _train(**fields: Any) -> TrainConfig:
     return TrainConfig.model_construct(**({"base": MISSING, "out": MISSING} | fields))
 
@@ -119,10 +124,11 @@ PREPARE: dict[str, Recipe] = {
     ),
     "hypersim": (
         "Hypersim's raw HDF5 release, from folders or zip files, read in place.",
-        PrepareConfig.model_construct(
-            out=MISSING,
-            source=HypersimSource.model_construct(root=MISSING, split_csv=MISSING),
-        ),
+        _hypersim(),
+    ),
+    "hypersim-paper": (
+        "Hypersim as the paper trains on it: the same, resized to 480 x 640.",
+        _hypersim(height=480, width=640),
     ),
     "virtual-kitti-2": (
         "Virtual KITTI 2, the paper's 21,260 frames: all scenes, five kinds of weather and light.",

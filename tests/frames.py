@@ -1,9 +1,12 @@
 """Analytic frames and small shards: a ball before a tilted plane, in closed form."""
 
+from typing import Any
+
 import numpy as np
 
 from e2eft.artifacts import Artifact, FileEntry, claim, commit, sha256
 from e2eft.config import PrepareConfig, SyntheticSource
+from e2eft.data.latents import DETAIL, latents_path
 from e2eft.data.sample import Sample, check_sample
 from e2eft.data.shards import KIND, SHARD_SCHEMA_VERSION, encode_part, encode_row, part_path
 from e2eft.storage import open_store
@@ -48,8 +51,10 @@ def analytic_frame(number: int, height: int = 64, width: int = 80, sky: bool = F
     )
 
 
-def write_shards(uri: str, samples: list[Sample], frames_per_part: int = 8) -> Artifact:
-    """Commits samples as a shards artifact, without Ray."""
+def write_shards(
+    uri: str, samples: list[Sample], frames_per_part: int = 8, codec: Any = None
+) -> Artifact:
+    """Commits samples as a shards artifact, without Ray; with latents if there is a codec."""
     config = PrepareConfig(
         out=uri,
         source=SyntheticSource(family="indoor", num_scenes=len(samples), frames_per_scene=1),
@@ -64,11 +69,18 @@ def write_shards(uri: str, samples: list[Sample], frames_per_part: int = 8) -> A
         store.write(part_path(part), content)
         files.append(FileEntry(part_path(part), len(content), sha256(content)))
         rows.append(len(chunk))
-    details = {
+    details: dict[str, Any] = {
         "shard_schema_version": SHARD_SCHEMA_VERSION,
         "rows_of_part": rows,
         "source": "analytic",
     }
+    if codec is not None:
+        from e2eft.prepare.latents import describe, make_latents
+
+        made = [make_latents(codec, store, part) for part in range(len(rows))]
+        files += [FileEntry(latents_path(r.part), r.size, r.sha256) for r in made]
+        named = {"latents_of": "some-model", "vae_digest": codec.digest()}
+        details[DETAIL] = describe(config.model_copy(update=named), codec).as_json()
     counts = {"frames": len(samples), "rejected": 0}
     return commit(store, KIND, config, files=files, counts=counts, details=details)
 

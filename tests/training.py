@@ -37,6 +37,7 @@ class PlainContext:
     ) -> None:
         self.root, self.rank, self.world_size, self.kill_at = root, rank, world_size, kill_at
         self.device = torch.device("cpu")
+        self.said, self.tags = "", {"": ""}
         self.metrics: dict[int, dict[str, float]] = {}
         self.panels: dict[int, tuple[np.ndarray, ...]] = {}
 
@@ -44,6 +45,9 @@ class PlainContext:
     def restored(self) -> Iterator[Path | None]:
         committed = sorted(self.root.glob("step-*/committed"))
         yield committed[-1].parent if committed else None
+
+    def announce(self, line: str, tags: dict[str, str]) -> None:
+        self.said, self.tags = line, tags
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         self.metrics[step] = metrics
@@ -106,12 +110,14 @@ def blank_objective(config: TrainConfig, scratch: Path) -> Objective:
     return build(config, blank_model(scratch), torch.device("cpu"))
 
 
-def build_loop(context: Any, config: TrainConfig, objective: Objective) -> Loop:
+def build_loop(
+    context: Any, config: TrainConfig, objective: Objective, *, cached_latents: bool = False
+) -> Loop:
     """As `worker.train` puts it together."""
     engine = Engine(objective.trainable(), config, context.device)
     objective.attach(engine.model)
     shards = [open_shards(uri) for uri in config.data.uris]
-    return Loop(context, config, engine, objective, shards, shards)
+    return Loop(context, config, engine, objective, shards, shards, cached_latents=cached_latents)
 
 
 def _run_rank(rank: int, world_size: int, folder: str, configs: dict[str, str]) -> None:

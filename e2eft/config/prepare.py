@@ -1,13 +1,13 @@
 """The preparation stage: raw files or procedural scenes to shards."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import tyro
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from e2eft.config.base import Config, Fraction, Positive, TrackingConfig
 from e2eft.config.benchmarks import BenchmarkSource
-from e2eft.config.sources import TrainingSource
+from e2eft.config.sources import TrainingSource, VirtualKittiSource
 
 SourceConfig = TrainingSource | BenchmarkSource
 
@@ -15,7 +15,9 @@ SourceConfig = TrainingSource | BenchmarkSource
 class PrepareConfig(Config):
     """Render or convert a dataset and shard it to object storage."""
 
-    outside_identity = frozenset({"out", "overwrite", "cpus_per_task", "tracking"})
+    outside_identity = frozenset(
+        {"out", "overwrite", "cpus_per_task", "tracking", "latents_of", "latent_actors"}
+    )
 
     out: str
     """Where the shards go: a folder, file:// or s3:// URI."""
@@ -31,6 +33,25 @@ class PrepareConfig(Config):
     """Fail if more than this part of the frames is rejected."""
     cpus_per_task: Annotated[float, Field(gt=0)] = 1.0
     """CPUs Ray reserves for one task, which makes one part."""
+    latents_of: str | None = None
+    """Also encode the colour images with the frozen VAE of this model (packaged name, folder, run
+    artifact, or hub id), as they are and mirrored; training on a base model with that VAE is then
+    spared it."""
+    vae_digest: tyro.conf.Suppress[str | None] = None
+    """Set by the stage to the digest of that VAE: what was encoded with it is the same artifact,
+    wherever the VAE was found."""
+    latent_actors: Positive = 1
+    """Replicas of that VAE: one GPU each, or one CPU where there is none."""
     overwrite: bool = False
     """Delete what is at --out if it was made with another configuration."""
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _can_be_encoded(self) -> Self:
+        uncropped = isinstance(self.source, VirtualKittiSource) and not self.source.benchmark_crop
+        if self.latents_of is not None and uncropped:
+            raise ValueError(
+                "--latents-of needs sides that are multiples of the VAE's factor 8, Virtual KITTI "
+                "has 375 x 1242 pixels: use --benchmark-crop"
+            )
+        return self

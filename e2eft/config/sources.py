@@ -61,6 +61,26 @@ class HypersimSource(Config):
     intrinsics: Annotated[Literal["exact", "marigold"], flag("intrinsics")] = "exact"
     """exact: each scene's own camera, tilted lenses included. marigold: focal length 886.81 for
     all, as in that preprocessing, with depth up to 18 % off in some scenes."""
+    height: Annotated[Positive | None, flag("height")] = None
+    """Resize to this height in pixels, a multiple of 8, with --width. Default: as released, 768 x
+    1024. Another shape than 3 : 4 stretches the image, and the intrinsics with it."""
+    width: Annotated[Positive | None, flag("width")] = None
+    """Resize to this width in pixels, a multiple of 8, with --height."""
+
+    @model_validator(mode="after")
+    def _resized_in_both_directions(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError(
+                f"--height {self.height} and --width {self.width}: give both, or neither"
+            )
+        require_multiple("height", self.height or 0)
+        require_multiple("width", self.width or 0)
+        return self
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) to resize to, or None: as released."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
 
 
 VirtualKittiScene = Literal["Scene01", "Scene02", "Scene06", "Scene18", "Scene20"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -18,7 +19,7 @@ class Batch:
     """
 
     rgb: Float[Tensor, "n 3 h w"]
-    """Colour, [-1, 1]."""
+    """Colour, [-1, 1]. NaN if the images were not decoded because their latents are there."""
     depth_m: Float[Tensor, "n h w"]
     """Planar depth z in metres; NaN unknown, +inf sky."""
     normals_cam: Float[Tensor, "n 3 h w"]
@@ -30,6 +31,8 @@ class Batch:
     """The samples' keys, in the order of the first axis."""
     intrinsics_px: Float[Tensor, "n 3 3"]
     """Pinhole matrices; the centre of pixel (column i, row j) is (i + 0.5, j + 0.5)."""
+    rgb_latents: Float[Tensor, "n c hl wl"] | None = None
+    """The codec's latents of the images, mirrored ones of mirrored images; None: encode `rgb`."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -43,4 +46,12 @@ class Batch:
             normals_cam=self.normals_cam.to(device, non_blocking=non_blocking),
             valid=self.valid.to(device, non_blocking=non_blocking),
             intrinsics_px=self.intrinsics_px.to(device, non_blocking=non_blocking),
+            rgb_latents=None
+            if self.rgb_latents is None
+            else self.rgb_latents.to(device, non_blocking=non_blocking),
         )
+
+
+def rgb_tensor(images: list[np.ndarray]) -> Float[Tensor, "n 3 h w"]:
+    """uint8 `[h w 3]` images of one size as one tensor in [-1, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
-from e2eft.data.batch import Batch
+from e2eft.data.batch import Batch, rgb_tensor
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
-from e2eft.geometry.camera import hflip_intrinsics
+from e2eft.data.transforms import flip_sample
 
 CHOICE_STREAM, ORDER_STREAM, FLIP_STREAM, NOISE_STREAM = range(4)
 
@@ -105,64 +106,84 @@ def _epoch_order(length: int, window: int, seed: int, dataset: int, epoch: int) 
     return rows
 
 
-def flip_sample(sample: Sample) -> Sample:
-    """The frame as a mirror shows it: x of normals and of the principal point change sign with
-    it."""
-    return Sample(
-        key=sample.key,
-        source=sample.source,
-        scene=sample.scene,
-        rgb=sample.rgb[:, ::-1],
-        depth_m=sample.depth_m[:, ::-1],
-        normals_cam=sample.normals_cam[:, ::-1] * np.array([-1, 1, 1], np.float32),
-        intrinsics_px=hflip_intrinsics(sample.intrinsics_px, sample.size[1]),
-    )
+def collate(
+    samples: list[Sample], max_depth_m: float, latents: list[np.ndarray] | None = None
+) -> Batch:
+    """Samples of one size as tensors; `valid` is where depth is known, finite and within range.
 
-
-def collate(samples: list[Sample], max_depth_m: float) -> Batch:
-    """Samples of one size as tensors; `valid` is where depth is known, finite and within range."""
+    Args:
+        latents: `[c hl wl]` of each image, if they shall stand for the images.
+    """
     sizes = {sample.size for sample in samples}
     if len(sizes) != 1:
         raise ValueError(
             f"frames of different sizes in one batch: {sorted(sizes)}; "
             "give each size its own --data"
         )
-    rgb = torch.from_numpy(np.stack([sample.rgb for sample in samples])).permute(0, 3, 1, 2)
+    if latents is None:
+        rgb, stacked = rgb_tensor([sample.rgb for sample in samples]), None
+    else:
+        # Not a number, so that nobody takes for an image what was never decoded.
+        rgb = torch.tensor(torch.nan).expand(len(samples), 3, *samples[0].size)
+        stacked = torch.from_numpy(np.stack(latents)).float()
     depth = torch.from_numpy(np.stack([sample.depth_m for sample in samples]))
     normals = torch.from_numpy(np.stack([sample.normals_cam for sample in samples]))
     return Batch(
-        rgb=rgb.float() / 127.5 - 1,
+        rgb=rgb,
         depth_m=depth,
         normals_cam=normals.permute(0, 3, 1, 2).contiguous(),
         valid=torch.isfinite(depth) & (depth <= max_depth_m),
         keys=[sample.key for sample in samples],
         intrinsics_px=torch.from_numpy(np.stack([s.intrinsics_px for s in samples])).float(),
+        rgb_latents=stacked,
     )
 
 
 class FrameReader:
-    """Decodes rows of several shards; encoded row groups are kept for the rows still to come."""
+    """Decodes rows of several shards; encoded row groups are kept for the rows still to come.
 
-    def __init__(self, shards: list[ShardIndex], cached_groups: int = 512) -> None:
-        self.shards, self.cached_groups = shards, cached_groups
-        self._groups: OrderedDict[tuple[int, int, int], list[dict[str, object]]] = OrderedDict()
+    latents: read the cached latents of the colour images instead of these; frames are black then.
+    """
 
-    def read(self, dataset: int, row: int) -> Sample:
-        """One frame, decoded."""
-        part, group, offset = self.shards[dataset].locate(row)
+    def __init__(
+        self, shards: list[ShardIndex], cached_groups: int = 512, *, latents: bool = False
+    ) -> None:
+        self.shards, self.cached_groups, self.latents = shards, cached_groups, latents
+        self._groups: OrderedDict[tuple[int, int, int], list[dict[str, Any]]] = OrderedDict()
+
+    def _row(self, dataset: int, row: int) -> dict[str, Any]:
+        shards = self.shards[dataset]
+        part, group, offset = shards.locate(row)
         key = (dataset, part, group)
         rows = self._groups.get(key)
         if rows is None:
-            rows = self.shards[dataset].read_group(part, group)
-            self._groups[key] = rows
+            read = shards.read_group_with_latents if self.latents else shards.read_group
+            rows = self._groups[key] = read(part, group)
             while len(self._groups) > self.cached_groups:
                 self._groups.popitem(last=False)
-        return decode_row(rows[offset])
+        return rows[offset]
+
+    def read(self, dataset: int, row: int) -> Sample:
+        """One frame, decoded."""
+        return decode_row(self._row(dataset, row), colour=not self.latents)
 
     def frame(self, planned: PlannedFrame) -> Sample:
         """A planned frame, mirrored if the plan says so."""
         sample = self.read(planned.dataset, planned.row)
         return flip_sample(sample) if planned.flip else sample
+
+    def latent(self, planned: PlannedFrame) -> np.ndarray:
+        """The cached latent of a planned frame's image, of its mirror image if the plan says so:
+        float16 `[c hl wl]`."""
+        row, cached = self._row(planned.dataset, planned.row), self.shards[planned.dataset].latents
+        assert cached is not None
+        return cached.decode(row["latents"], row["height"], row["width"])[int(planned.flip)]
+
+    def batch(self, frames: list[PlannedFrame], max_depth_m: float) -> Batch:
+        """Planned frames, collated."""
+        samples = [self.frame(frame) for frame in frames]
+        latents = [self.latent(frame) for frame in frames] if self.latents else None
+        return collate(samples, max_depth_m, latents)
 
 
 @dataclass(frozen=True)
@@ -192,9 +213,8 @@ def iterate_batches(
 
     def load(index: int) -> TrainingBatch:
         frames = plan.micro_batch(index)
-        samples = [reader.frame(frame) for frame in frames]
         seeds, flips = [frame.seed for frame in frames], tuple(frame.flip for frame in frames)
-        return TrainingBatch(collate(samples, max_depth_m), seeds, flips)
+        return TrainingBatch(reader.batch(frames, max_depth_m), seeds, flips)
 
     waiting: list[Future[TrainingBatch]] = []
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from e2eft.artifacts import Artifact, ArtifactError, load_artifact
+from e2eft.data.latents import RgbLatents, latents_path
 from e2eft.data.sample import MAX_DEPTH_M, MIN_DEPTH_M, Sample
 
 KIND = "shards"
@@ -170,8 +171,11 @@ def encode_row(sample: Sample) -> dict[str, Any]:
     }
 
 
-def decode_row(row: dict[str, Any]) -> Sample:
+def decode_row(row: dict[str, Any], *, colour: bool = True) -> Sample:
     """The inverse of `encode_row`.
+
+    Args:
+        colour: False for a row without the column `rgb`; the image is black then.
 
     Raises:
         ArtifactError: if the row's schema is newer than this program.
@@ -186,11 +190,15 @@ def decode_row(row: dict[str, Any]) -> Sample:
         key=row["key"],
         source=row["source"],
         scene=row["scene"],
-        rgb=decode_rgb(row["rgb"]["bytes"]),
+        rgb=decode_rgb(row["rgb"]["bytes"]) if colour else _black(height, width),
         depth_m=decode_depth(row["depth"], height, width),
         normals_cam=decode_normals(row["normals"], height, width),
         intrinsics_px=np.asarray(row["intrinsics_px"], np.float64).reshape(3, 3),
     )
+
+
+def _black(height: int, width: int) -> np.ndarray:
+    return np.broadcast_to(np.uint8(0), (height, width, 3))
 
 
 def encode_part(rows: list[dict[str, Any]]) -> bytes:
@@ -239,11 +247,37 @@ class ShardIndex:
     def _source(self) -> tuple[Any, str]:
         return self.artifact.store.filesystem()
 
+    @cached_property
+    def latents(self) -> RgbLatents | None:
+        """Of which VAE there are latents of the colour images, if any."""
+        return RgbLatents.of(self.artifact.details)
+
     def read_group(self, part: int, group: int) -> list[dict[str, Any]]:
         """The rows of one row group, still encoded."""
+        return self._read(self.part_paths[part], group)
+
+    def read_group_with_latents(self, part: int, group: int) -> list[dict[str, Any]]:
+        """The same with `latents` in the place of `rgb`, whose column is not read.
+
+        Raises:
+            ArtifactError: if the latents are those of other rows.
+        """
+        columns = [name for name in SCHEMA.names if name != "rgb"]
+        rows = self._read(self.part_paths[part], group, columns)
+        latents = self._read(latents_path(part), group)
+        if [row["key"] for row in rows] != [row["key"] for row in latents]:
+            raise ArtifactError(
+                f"{self.artifact.uri}: row group {group} of {latents_path(part)} has other rows "
+                f"than {self.part_paths[part]}"
+            )
+        return [row | extra for row, extra in zip(rows, latents, strict=True)]
+
+    def _read(
+        self, path: str, group: int, columns: list[str] | None = None
+    ) -> list[dict[str, Any]]:
         filesystem, base = self._source
-        with filesystem.open_input_file(f"{base}/{self.part_paths[part]}") as file:
-            return pq.ParquetFile(file).read_row_group(group).to_pylist()
+        with filesystem.open_input_file(f"{base}/{path}") as file:
+            return pq.ParquetFile(file).read_row_group(group, columns).to_pylist()
 
     def locate(self, row: int) -> tuple[int, int, int]:
         """Global row -> (part, row group, row in the group)."""

@@ -1,5 +1,7 @@
 """Images <-> latents of a frozen variational autoencoder."""
 
+import hashlib
+import json
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -7,6 +9,17 @@ import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
+
+ENCODING_SETTINGS = (
+    "act_fn",
+    "block_out_channels",
+    "down_block_types",
+    "latent_channels",
+    "layers_per_block",
+    "mid_block_add_attention",
+    "norm_num_groups",
+    "scaling_factor",
+)
 
 
 class Codec:
@@ -71,6 +84,23 @@ class Codec:
         with self._autocast():
             image = self.vae.decode(cast(Any, raw)).sample  # type: ignore[union-attr]
         return image.to(self.vae.dtype)
+
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of what decides an image's latent: the encoder's weights as fp32,
+        and the settings that say what is computed with them.
+
+        Wherever and in whichever format the VAE was stored, the same numbers give the same digest;
+        the decoder has no part in it. Weights rounded to fp16 are other weights.
+        """
+        settings = {name: getattr(self.config, name, None) for name in ENCODING_SETTINGS}
+        settings["shift_factor"] = self.shift
+        whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name, weight in sorted(self.vae.state_dict().items()):
+            if name.startswith(("encoder.", "quant_conv.")):
+                values = weight.float().cpu().contiguous().numpy()
+                whole.update(f"{name} {values.shape}".encode())
+                whole.update(values.data)
+        return whole.hexdigest()
 
     def to(self, device: torch.device | str) -> "Codec":
         self.vae.to(device)  # type: ignore[arg-type]

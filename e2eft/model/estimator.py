@@ -109,7 +109,19 @@ class Estimator:
         only."""
         with torch.no_grad():
             image_latent = self.codec.encode(rgb)
-        seeds = seeds if seeds is not None else list(range(len(rgb)))
+        return self.clean(image_latent, steps=steps, spacing=spacing, initial=initial, seeds=seeds)
+
+    def clean(
+        self,
+        image_latent: Float[Tensor, "n c hl wl"],
+        *,
+        steps: int = 1,
+        spacing: Spacing = "trailing",
+        initial: InitialLatent = "zeros",
+        seeds: list[int] | None = None,
+    ) -> Float[Tensor, "n c hl wl"]:
+        """`latent` of an image that is encoded already."""
+        seeds = seeds if seeds is not None else list(range(len(image_latent)))
         height, width = image_latent.shape[-2:]
         shape = (self.codec.channels, height, width)
         x_t = initial_latent(initial, shape, seeds)
@@ -120,7 +132,7 @@ class Estimator:
         clean = self.one_step(image_latent, x_t, grid[0])
         for t, t_next in pairwise(grid):
             assert x_t is not None
-            pair = [torch.full((len(rgb),), s, device=clean.device) for s in (t, t_next)]
+            pair = [torch.full((len(image_latent),), s, device=clean.device) for s in (t, t_next)]
             x_t = self.schedule.ddim_step(clean, x_t, *pair)
             clean = self.one_step(image_latent, x_t, t_next)
         return clean

@@ -127,17 +127,21 @@ def check_fit(vae: AutoencoderKL, unet: UNet2DConditionModel, name: str) -> None
     """Raises ModelError if the VAE's factor or the UNet's channels are not what the estimator
     handles."""
     codec, config = Codec(vae), unet.config
-    if codec.factor != VAE_FACTOR:
-        raise ModelError(
-            f"model {name!r}: its VAE shrinks images {codec.factor} times; "
-            f"a factor of {VAE_FACTOR} is supported"
-        )
+    _check_factor(codec, name)
     allowed = (codec.channels, 2 * codec.channels)
     if config["in_channels"] not in allowed or config["out_channels"] != codec.channels:
         raise ModelError(
             f"model {name!r}: its UNet takes {config['in_channels']} and gives "
             f"{config['out_channels']} channels; with this VAE it must take {allowed[0]} or "
             f"{allowed[1]} and give {codec.channels}"
+        )
+
+
+def _check_factor(codec: Codec, name: str) -> None:
+    if codec.factor != VAE_FACTOR:
+        raise ModelError(
+            f"model {name!r}: its VAE shrinks images {codec.factor} times; "
+            f"a factor of {VAE_FACTOR} is supported"
         )
 
 
@@ -224,6 +228,19 @@ def widen_conv_in(unet: UNet2DConditionModel, halving: ConvInHalving) -> UNet2DC
     unet.conv_in = new.to(old.weight.dtype)
     unet.register_to_config(in_channels=new.in_channels)
     return unet
+
+
+def load_codec(source: ModelSource) -> Codec:
+    """The frozen VAE alone, in fp32 on the CPU.
+
+    Raises:
+        ModelError: if it is missing or has another factor than VAE_FACTOR.
+    """
+    vae = _load_component(AutoencoderKL, source, "vae", torch_dtype=torch.float32)
+    vae.requires_grad_(False)
+    codec = Codec(vae)
+    _check_factor(codec, source.name)
+    return codec
 
 
 def load_estimator(

@@ -39,6 +39,10 @@ class TrainContext(Protocol):
         """A local copy of the last checkpoint, or None at the beginning."""
         ...
 
+    def announce(self, line: str, tags: dict[str, str]) -> None:
+        """What turned out before the first step; called on every rank, one of them records."""
+        ...
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Called on every rank; one of them records."""
         ...
@@ -118,7 +122,10 @@ class WindowStatistics:
 
 
 class Loop:
-    """One run: from the restored step to the last, with logs, panels and checkpoints on the way."""
+    """One run: from the restored step to the last, with logs, panels and checkpoints on the way.
+
+    cached_latents: train on the shards' latents of the colour images, which must be of this VAE.
+    """
 
     def __init__(
         self,
@@ -128,9 +135,12 @@ class Loop:
         objective: Objective,
         shards: list[ShardIndex],
         panel_shards: list[ShardIndex],
+        *,
+        cached_latents: bool = False,
     ) -> None:
         self.context, self.config, self.engine, self.objective = context, config, engine, objective
-        self.plan, self.reader = make_plan(config, shards), FrameReader(shards)
+        self.plan = make_plan(config, shards)
+        self.reader = FrameReader(shards, latents=cached_latents)
         self.panel_shards = panel_shards
         self.rate = LearningRate(config.optimizer.lr, config.schedule)
         self.ema: dict[str, Tensor] | None = None

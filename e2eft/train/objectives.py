@@ -11,6 +11,7 @@ from torch.nn import functional
 from e2eft.config import Autoencoding, Diffusion, EndToEnd, TrainConfig
 from e2eft.data.batch import Batch
 from e2eft.data.batches import TrainingBatch
+from e2eft.model.codec import Codec
 from e2eft.model.estimator import Estimator, ModelCard
 from e2eft.model.prediction import pyramid_noise
 from e2eft.tasks import GeometryTask
@@ -54,6 +55,16 @@ def _gaussian_like(latent: Tensor, generators: list[torch.Generator]) -> Tensor:
     return torch.stack(noise).to(latent)
 
 
+@torch.no_grad()
+def image_latents(
+    codec: Codec, batch: Batch, rows: list[int] | slice = slice(None)
+) -> Float[Tensor, "n c hl wl"]:
+    """Latents of the batch's colour images: those that came with it, else encoded now."""
+    if batch.rgb_latents is None:
+        return codec.encode(batch.rgb[rows])
+    return batch.rgb_latents[rows].to(codec.vae.dtype)
+
+
 class EndToEndObjective:
     """The paper's: one step at t = T-1, decoded through the frozen VAE, under the task's own
     loss."""
@@ -70,7 +81,9 @@ class EndToEndObjective:
 
     def _image(self, batch: Batch, seeds: list[int]) -> Float[Tensor, "n 3 h w"]:
         initial = self.config.model.initial_latent
-        return self.estimator(batch.rgb, initial=initial, seeds=seeds)
+        latents = image_latents(self.estimator.codec, batch)
+        clean = self.estimator.clean(latents, initial=initial, seeds=seeds)
+        return self.estimator.codec.decode(clean)
 
     def loss(self, training: TrainingBatch) -> Tensor:
         image = self._image(training.batch, training.seeds)
@@ -124,7 +137,7 @@ class DiffusionObjective(EndToEndObjective):
     def _encode(self, batch: Batch, rows: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """What `_latents` gives, of some frames of the batch, frame by frame."""
         codec = self.estimator.codec
-        image = codec.encode(batch.rgb[rows])
+        image = image_latents(codec, batch, rows)
         if not self.settings.conditional:
             return zip(image, image, torch.ones_like(image[:, :1]), strict=True)
         target, known = self.task.encode_target(batch)

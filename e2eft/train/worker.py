@@ -24,6 +24,7 @@ from e2eft.model.pretrained import (
 from e2eft.storage import open_store, upload_folder
 from e2eft.tasks import get_task
 from e2eft.tracking import Run
+from e2eft.train.latents import choose_latents
 from e2eft.train.loop import Loop, TrainContext
 from e2eft.train.objectives import Objective, build_objective
 
@@ -53,6 +54,13 @@ class RayTrainContext:
             if self.rank == 0:
                 say(f"resuming from {checkpoint.path}")
             yield Path(folder)
+
+    def announce(self, line: str, tags: dict[str, str]) -> None:
+        if self.rank == 0:
+            if line:
+                say(line)
+            if self._run:
+                self._run.tags(tags)
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if self.rank == 0:
@@ -138,7 +146,10 @@ def train(
     objective.attach(engine.model)
     shards = [open_shards(uri) for uri in config.data.uris]
     panel_shards = [open_shards(uri) for uri in config.panel.uris] or shards
-    loop = Loop(context, config, engine, objective, shards, panel_shards)
+    latents = choose_latents(config, shards, objective.estimator.codec)
+    context.announce(latents.line, latents.tags)
+    cached = latents.cached
+    loop = Loop(context, config, engine, objective, shards, panel_shards, cached_latents=cached)
     weights = loop.run()
     if context.rank == 0:
         objective.estimator.to("cpu")

@@ -25,6 +25,7 @@ REQUIRED = {
 }
 TABLES = {
     "hypersim": ["--split-csv", "s"],
+    "hypersim-paper": ["--split-csv", "s"],
     "kitti-eigen": ["--list", "l"],
     "eth3d": ["--list", "l"],
     "scannet": ["--list", "l"],

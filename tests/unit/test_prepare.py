@@ -19,7 +19,8 @@ from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.sample import DEPTH, RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
 from e2eft.data.survey import DEPTH_EDGES_M
-from e2eft.prepare import (
+from e2eft.prepare import stage
+from e2eft.prepare.stage import (
     REJECTS,
     REPORT,
     REPORT_PAGE,
@@ -77,8 +78,8 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             make_part(part, config)
             made.append(part)
 
-    monkeypatch.setattr(prepare, "open_source", AnalyticFrames)
-    monkeypatch.setattr(prepare, "_make_parts", make)
+    monkeypatch.setattr(stage, "open_source", AnalyticFrames)
+    monkeypatch.setattr(stage, "_make_parts", make)
     return made
 
 

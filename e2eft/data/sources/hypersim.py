@@ -31,6 +31,7 @@ from e2eft.data.sources.archives import (
     read_uri,
 )
 from e2eft.data.sources.decoding import decode_each
+from e2eft.data.transforms import resize_sample
 from e2eft.geometry.camera import Intrinsics, pixel_rays, planar_depth
 from e2eft.geometry.normals import convert_axes
 from e2eft.storage import open_store
@@ -192,7 +193,7 @@ class HypersimFrames:
         known = entity != NO_ENTITY
         intrinsics_px = self.intrinsics_px(name.scene, *size)
         depth_m = planar_depth(distance_m.astype(np.float32), intrinsics_px)
-        return Sample(
+        sample = Sample(
             key=name.key,
             source=self.name,
             scene=f"hypersim/{name.scene}",
@@ -203,6 +204,7 @@ class HypersimFrames:
             ),
             intrinsics_px=intrinsics_px,
         )
+        return resize_sample(sample, self.config.size or size)
 
 
 def unit_intrinsics(cam_from_uv: np.ndarray) -> Intrinsics:

@@ -13,11 +13,11 @@ from e2eft.data.batches import (
     FrameReader,
     SamplingPlan,
     collate,
-    flip_sample,
     iterate_batches,
 )
 from e2eft.data.sample import check_sample, unknown_depth, unknown_intrinsics
 from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, open_shards
+from e2eft.data.transforms import flip_sample
 from tests.frames import analytic_frame, write_shards
 
 PLAN = SamplingPlan(

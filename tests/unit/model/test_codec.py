@@ -1,8 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from e2eft.model.blank import blank_vae
 from e2eft.model.codec import Codec
+from e2eft.model.pretrained import PACKAGED, ModelSource, find_model, load_codec
+from tests.tiny_models import blank_source
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +84,38 @@ def test_computing_in_bf16_leaves_weights_and_results_in_fp32(codec: Codec) -> N
     made.square().mean().backward()
     assert latent.grad is not None and latent.grad.dtype == torch.float32
     assert float(latent.grad.abs().min()) > 0
+
+
+def test_the_digest_is_of_what_decides_a_latent(tmp_path: Path) -> None:
+    """Not of the place, nor of the decoder; but of the weights, the scale and the architecture."""
+    codec = load_codec(blank_source(tmp_path / "a"))
+    digest = codec.digest()
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    assert load_codec(blank_source(tmp_path / "b")).digest() == digest
+    assert load_codec(blank_source(tmp_path / "c", seed=1)).digest() != digest
+    shared = [load_codec(find_model(name)).digest() for name in PACKAGED]
+    assert len(set(shared)) == 1 and shared[0] != digest
+    with torch.no_grad():
+        codec.vae.decoder.conv_out.weight.add_(1)
+    assert codec.digest() == digest
+    with torch.no_grad():
+        codec.vae.encoder.conv_out.weight[0, 0, 0, 0].add_(1e-3)
+    assert codec.digest() != digest
+    for change in ({"scaling_factor": 0.5}, {"shift_factor": 0.1}, {"act_fn": "gelu"}):
+        other = load_codec(blank_source(tmp_path / "a"))
+        other.vae.register_to_config(**change)
+        assert other.digest() != digest, change
+
+
+def test_a_vae_stored_in_another_format_has_the_same_digest(tmp_path: Path) -> None:
+    """Halved on the way, it is another one, once and for all."""
+    codec = load_codec(blank_source(tmp_path / "a"))
+    blank_source(tmp_path / "b")
+    for path in (tmp_path / "b" / "vae").glob("*.safetensors"):
+        path.unlink()
+    codec.vae.save_pretrained(tmp_path / "b" / "vae", safe_serialization=False)
+    source = ModelSource("b", str(tmp_path / "b"), str(tmp_path / "b"))
+    assert load_codec(source).digest() == codec.digest()
+    halved = codec.vae.half()
+    digest = Codec(halved).digest()
+    assert digest != load_codec(source).digest() and Codec(halved.float()).digest() == digest

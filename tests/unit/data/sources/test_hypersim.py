@@ -12,6 +12,7 @@ from e2eft.config import HypersimSource
 from e2eft.data.sample import RejectedFrame, Sample, check_sample
 from e2eft.data.sources import open_source
 from e2eft.data.sources.hypersim import HypersimFrames, tone_map, unit_intrinsics
+from e2eft.data.transforms import resize_sample
 from e2eft.geometry.camera import pixel_rays
 from tests.hypersim_files import (
     HEIGHT,
@@ -336,3 +337,26 @@ def test_files_of_the_release_are_what_the_reader_expects() -> None:
     with h5py.File(io.BytesIO(encode(np.zeros((48, 64), np.float16)))) as file:
         assert list(file) == ["dataset"]
         assert file["dataset"].compression == "gzip" and file["dataset"].compression_opts == 9
+
+
+def test_frames_are_resized_on_request_and_say_so_in_their_identity(tmp_path: Path) -> None:
+    made, _ = release()
+    size = (HEIGHT * 5 // 8 // 8 * 8, WIDTH * 5 // 8 // 8 * 8)
+    plain = samples_of(source_of(made, tmp_path / "a"))
+    small = source_of(made, tmp_path / "b", height=size[0], width=size[1])
+    for native, resized in zip(plain, samples_of(small), strict=True):
+        assert isinstance(native, Sample) and isinstance(resized, Sample)
+        wanted = resize_sample(native, size)
+        assert check_sample(resized).size == size and resized.key == native.key
+        np.testing.assert_array_equal(resized.depth_m, wanted.depth_m)
+        np.testing.assert_array_equal(resized.intrinsics_px, wanted.intrinsics_px)
+    assert small.config.digest() != source_of(made, tmp_path / "c").config.digest()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({"height": 480}, "--height 480 and --width None"), ({"height": 480, "width": 636}, "640")],
+)
+def test_a_size_that_cannot_be_is_refused(fields: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        HypersimSource.model_validate({"root": "r", "split_csv": "s", **fields})

@@ -1,4 +1,4 @@
-"""The preparation stage: a Ray Data job in which every task makes one part of a shards artifact.
+"""A Ray Data job in which every task makes one part of a shards artifact, and the commit of it.
 
 A part is a Parquet file and, written after it, a small JSON that commits it: rows, digest, rejects.
 A run that was killed finds the committed parts and makes the others.
@@ -9,7 +9,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from e2eft.artifacts import MANIFEST, Artifact, FileEntry, claim, commit, entries, sha256
 from e2eft.cluster import connect
 from e2eft.config import PrepareConfig
+from e2eft.data.latents import DETAIL, require_encodable
 from e2eft.data.sample import RejectedFrame, Sample, SampleError, check_sample
 from e2eft.data.shards import (
     KIND,
@@ -32,6 +33,9 @@ from e2eft.data.survey import Survey, planned_line, report_page
 from e2eft.storage import Store, absolute, join, open_store
 from e2eft.tracking import start_run
 from e2eft.views.sheets import Tile, contact_sheet
+
+if TYPE_CHECKING:
+    from e2eft.model.codec import Codec
 
 REJECTS = "rejects.parquet"
 SHEET = "contact_sheet.png"
@@ -103,7 +107,8 @@ def make_part(part: int, config: PrepareConfig) -> PartRecord:
 def make_part_row(row: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """`make_part` as a Ray Data row function."""
     record = make_part(int(row["item"]), PrepareConfig.model_validate(config))
-    return {"part": record.part, "frames": record.rows, "rejects": len(record.rejects)}
+    counts = {"frames": record.rows, "rejects": len(record.rejects)}
+    return {"part": record.part, "sizes": list(record.survey["sizes"]), **counts}
 
 
 def run(config: PrepareConfig) -> Artifact:
@@ -113,7 +118,7 @@ def run(config: PrepareConfig) -> Artifact:
         ValueError: (and its subclasses) for what the user can correct, or too many rejected frames.
     """
     places = {"out": absolute(config.out), "source": located(config.source)}
-    config = config.model_copy(update=places)
+    config, codec = _with_vae(config.model_copy(update=places))
     source = open_source(config.source, _index_of(config))
     store = open_store(config.out)
     if not store.exists(MANIFEST):
@@ -130,7 +135,31 @@ def run(config: PrepareConfig) -> Artifact:
         source.write_index()
         _make_parts(config, missing, len(source))
     records = [PartRecord(**json.loads(store.read(record_path(part)))) for part in range(parts)]
-    return _commit(config, store, source, records)
+    _require_enough(config, source, records)
+    cached = _add_latents(config, codec, store, records) if codec else ([], {})
+    return _commit(config, store, source, records, *cached)
+
+
+def _with_vae(config: PrepareConfig) -> tuple[PrepareConfig, "Codec | None"]:
+    """The configuration with its VAE's digest, and the VAE, if latents are asked for."""
+    if config.latents_of is None:
+        return config.model_copy(update={"vae_digest": None}), None
+    # Here and not above: tasks that make parts start without torch.
+    from e2eft.prepare.latents import open_codec
+
+    codec = open_codec(config.latents_of)
+    return config.model_copy(update={"vae_digest": codec.digest()}), codec
+
+
+def _add_latents(
+    config: PrepareConfig, codec: "Codec", store: Store, records: list[PartRecord]
+) -> tuple[list[FileEntry], dict[str, Any]]:
+    """Files of latents, and what the artifact's details say of them."""
+    from e2eft.prepare.latents import add_latents, describe
+
+    require_encodable(size for record in records for size in record.survey["sizes"])
+    files = add_latents(config, codec, store, {record.part: record.sha256 for record in records})
+    return files, {DETAIL: describe(config, codec).as_json()}
 
 
 def _parts_to_make(store: Store, parts: int) -> list[int]:
@@ -157,6 +186,10 @@ def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
     import ray.data
 
     connect()
+    if config.latents_of is not None:
+        from e2eft.prepare.latents import reserved
+
+        reserved(config)  # raises now what it would when all parts are made
     dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
         make_part_row,  # type: ignore[arg-type]
         fn_kwargs={"config": config.model_dump(mode="json")},
@@ -167,6 +200,8 @@ def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
     started = reported = time.monotonic()
     frames = rejected = 0
     for row in dataset.iter_rows():
+        if config.latents_of is not None:
+            require_encodable(row["sizes"])
         frames += row["frames"]
         rejected += row["rejects"]
         now = time.monotonic()
@@ -193,9 +228,7 @@ def _pool_size(config: PrepareConfig, parts: int) -> int:
     return max(1, min(parts, int(cpus / config.cpus_per_task)))
 
 
-def _commit(
-    config: PrepareConfig, store: Store, source: FrameSource, records: list[PartRecord]
-) -> Artifact:
+def _require_enough(config: PrepareConfig, source: FrameSource, records: list[PartRecord]) -> None:
     rejects = [reject for record in records for reject in record.rejects]
     reasons = Counter(reason for _, reason, _ in rejects)
     if len(rejects) > config.max_reject_fraction * len(source):
@@ -208,6 +241,18 @@ def _commit(
         raise ValueError(
             f"all {len(source)} frames were rejected ({dict(reasons)}); see {config.out}/parts"
         )
+
+
+def _commit(
+    config: PrepareConfig,
+    store: Store,
+    source: FrameSource,
+    records: list[PartRecord],
+    latents: list[FileEntry],
+    described: dict[str, Any],
+) -> Artifact:
+    rejects = [reject for record in records for reject in record.rejects]
+    reasons = Counter(reason for _, reason, _ in rejects)
     _write_rejects(store, rejects)
     store.write(SHEET, _sheet(store, records))
     survey = _write_report(store, source, records, dict(reasons))
@@ -216,7 +261,7 @@ def _commit(
         store,
         KIND,
         config,
-        files=files + entries(store, [REJECTS, SHEET, REPORT, REPORT_PAGE]),
+        files=files + latents + entries(store, [REJECTS, SHEET, REPORT, REPORT_PAGE]),
         counts={"frames": sum(r.rows for r in records), "rejected": len(rejects)},
         details={
             "shard_schema_version": SHARD_SCHEMA_VERSION,
@@ -226,6 +271,7 @@ def _commit(
             "planned": len(source),
             "truth": survey.truth(source.promise),
             "provenance": records[0].provenance,
+            **described,
         },
     )
     _log(config, artifact)

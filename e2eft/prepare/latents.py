@@ -1,0 +1,179 @@
+"""The second half of preparation, if asked for: latents of a frozen VAE beside every part.
+
+They are computed in a Ray Data actor pool. A file of latents is committed by a small JSON written
+after it, which names the part's content, so the latents of a part that was made anew are too.
+"""
+
+import io
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from e2eft.artifacts import FileEntry, sha256
+from e2eft.cluster import connect, count_gpus, require_room
+from e2eft.config import PrepareConfig
+from e2eft.data.batch import rgb_tensor
+from e2eft.data.latents import RgbLatents, encode_latents, encode_latents_part, latents_path
+from e2eft.data.shards import ROWS_PER_GROUP, decode_rgb, part_path
+from e2eft.model.codec import Codec
+from e2eft.model.pretrained import find_model, load_codec
+from e2eft.storage import Store, open_store
+
+PROGRESS_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class LatentsRecord:
+    """A finished file of latents; `part_sha256` is the part it belongs to."""
+
+    part: int
+    size: int
+    sha256: str
+    part_sha256: str
+
+
+def record_path(part: int) -> str:
+    """The JSON that commits a part's latents."""
+    return f"latents/part-{part:06d}.json"
+
+
+def open_codec(name: str) -> Codec:
+    """The VAE of a model: packaged name, folder, run artifact, or hub id.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="e2eft-vae-") as scratch:
+        return load_codec(find_model(name, Path(scratch)))
+
+
+def describe(config: PrepareConfig, codec: Codec) -> RgbLatents:
+    """For the artifact's details."""
+    assert config.vae_digest is not None and config.latents_of is not None
+    return RgbLatents(config.vae_digest, config.latents_of, codec.channels, codec.factor)
+
+
+def mirrored_latents(codec: Codec, rgb: np.ndarray) -> np.ndarray:
+    """float32 `[2 c hl wl]` of an image uint8 `[h w 3]` and of its mirror image."""
+    images = rgb_tensor([rgb, rgb[:, ::-1]]).to(codec.vae.device)
+    with torch.no_grad():
+        return codec.encode(images).float().cpu().numpy()
+
+
+def make_latents(codec: Codec, store: Store, part: int) -> LatentsRecord:
+    """Encodes and commits the latents of one part.
+
+    Raises:
+        ValueError: with the frame's key, for latents that float16 does not hold.
+    """
+    content = store.read(part_path(part))
+    keys: list[str] = []
+    latents: list[bytes] = []
+    for row in pq.read_table(io.BytesIO(content), columns=["key", "rgb"]).to_pylist():
+        keys.append(row["key"])
+        try:
+            encoded = mirrored_latents(codec, decode_rgb(row["rgb"]["bytes"]))
+            latents.append(encode_latents(encoded))
+        except ValueError as error:
+            raise ValueError(f"frame {row['key']}: {error}") from error
+    made = encode_latents_part(keys, latents, ROWS_PER_GROUP)
+    record = LatentsRecord(part, len(made), sha256(made), sha256(content))
+    store.write(latents_path(part), made)
+    store.write(record_path(part), json.dumps(asdict(record)).encode())
+    return record
+
+
+class LatentsMaker:
+    """The actor that holds a VAE: rows of part numbers in, rows of finished parts out.
+
+    codec: a `Codec` in Ray's object store, so that every machine has the driver's, whatever lies
+    under its model's name there. out: the artifact's URI.
+    """
+
+    def __init__(self, codec: Any, out: str) -> None:
+        import ray
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        # TF32 has the bits of what is stored, and so would lose some more on the way.
+        torch.backends.cudnn.allow_tf32 = False
+        shared: Any = ray.get(codec)
+        self.codec: Codec = shared.to(device)
+        self.store = open_store(out)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        parts: list[int] = table["item"].to_pylist()
+        for part in parts:
+            make_latents(self.codec, self.store, part)
+        return pa.table({"part": parts})
+
+
+def add_latents(
+    config: PrepareConfig, codec: Codec, store: Store, parts: dict[int, str]
+) -> list[FileEntry]:
+    """Makes what is missing of the latents; returns their files.
+
+    Args:
+        parts: SHA-256 of every part, by number.
+    """
+    present = {path for path, _ in store.list("latents/")}
+    records: dict[int, LatentsRecord] = {}
+    for part in parts:
+        if record_path(part) in present:
+            records[part] = LatentsRecord(**json.loads(store.read(record_path(part))))
+    missing = [
+        part
+        for part, digest in parts.items()
+        if part not in records or records[part].part_sha256 != digest
+    ]
+    if len(missing) < len(parts):
+        there = len(parts) - len(missing)
+        print(f"resuming {config.out}: latents of {there} of {len(parts)} parts are there")
+    if missing:
+        run_actors(config, codec, missing)
+    for part in missing:
+        records[part] = LatentsRecord(**json.loads(store.read(record_path(part))))
+    return [FileEntry(latents_path(p), records[p].size, records[p].sha256) for p in parts]
+
+
+def reserved(config: PrepareConfig) -> dict[str, int]:
+    """What an actor reserves of the cluster that this process has joined.
+
+    Raises:
+        ValueError: if it has no room for `config.latent_actors`.
+    """
+    gpus = 1 if count_gpus() else 0
+    require_room(config.latent_actors, 1 - gpus, gpus, flag="--latent-actors")
+    return {"num_gpus": 1} if gpus else {"num_cpus": 1}
+
+
+def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
+    """The Ray Data graph: every part's latents are made by one of `config.latent_actors`."""
+    import ray.data
+
+    connect()
+    actors = min(config.latent_actors, len(missing))
+    shared = ray.put(codec)  # held here until the last actor, perhaps restarted, has read it
+    items: Any = ray.data.from_items(missing, override_num_blocks=len(missing))
+    dataset = items.map_batches(
+        LatentsMaker,
+        fn_constructor_args=(shared, config.out),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        **reserved(config),
+    )
+    started = reported = time.monotonic()
+    for done, _ in enumerate(dataset.iter_rows(), start=1):
+        now = time.monotonic()
+        if now - reported > PROGRESS_EVERY_S or done == len(missing):
+            reported = now
+            left = (now - started) / done * (len(missing) - done)
+            print(f"latents of {done}/{len(missing)} parts  {left:.0f} s left", flush=True)
