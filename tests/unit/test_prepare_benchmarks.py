@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from e2eft import cli, prepare
+from e2eft import cli
 from e2eft.artifacts import Artifact, load_artifact
 from e2eft.config import PrepareConfig
 from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH
 from e2eft.data.shards import KIND, decode_row, open_shards, require_truth
 from e2eft.data.sources import located, open_source
-from e2eft.prepare import REPORT_PAGE, SHEET, make_part
+from e2eft.prepare import stage
+from e2eft.prepare.stage import REPORT_PAGE, SHEET, make_part
 from tests import benchmark_files, normal_map_files
 from tests.benchmark_files import measured_frame
 from tests.normal_map_files import known_frame
@@ -30,7 +31,7 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> None:
         for part in missing:
             make_part(part, config)
 
-    monkeypatch.setattr(prepare, "_make_parts", make)
+    monkeypatch.setattr(stage, "_make_parts", make)
 
 
 def prepared(recipe: str, out: Path, *flags: str) -> Artifact:

@@ -207,7 +207,8 @@ class RansacLogDepth(DepthProtocol):
 def _without_edges(depth_m: np.ndarray, limit_m: float) -> np.ndarray:
     """Depth with NaN where |dx| + |dy| of Sobel's filters exceeds the limit.
 
-    Unknown depth counts as 0, as DIODE's files have it there: what borders on it is an edge.
+    Unknown depth counts as 0, so what borders on it is an edge. (The reference code filters what
+    DIODE's files hold under their masks, which is not kept.)
     """
     from scipy import ndimage
 
