@@ -10,6 +10,7 @@ from e2eft import prepare
 from e2eft.artifacts import ArtifactError, verify
 from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig, VirtualKittiSource
 from e2eft.data.latents import DETAIL, latents_path
+from e2eft.data.sample import DEPTH
 from e2eft.data.shards import open_shards, part_path
 from e2eft.model.codec import Codec
 from e2eft.model.pretrained import find_model, load_codec
@@ -24,7 +25,7 @@ FRAMES, PER_PART = 5, 2
 class Frames:
     """Stands for the renderer."""
 
-    name, size = "analytic", (16, 24)
+    name, promise, size = "analytic", DEPTH, (16, 24)
 
     def __init__(self, config: SyntheticSource, index: Store) -> None: ...
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ def by_lstsq(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(design, target.astype(np.float64), rcond=None)[0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(positive, positive, masks)
 def test_least_squares_is_numpys(
     prediction: np.ndarray, target: np.ndarray, mask: np.ndarray
@@ -66,7 +66,7 @@ def test_a_constant_prediction_becomes_the_mean_of_the_fitted_space() -> None:
     assert np.allclose(alignment.by_ransac_in_log_depth(constant, target, mask), log_mean)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(positive, masks, st.floats(0.01, 20), st.floats(-3, 3))
 def test_affine_disparity_comes_back_as_depth(
     depth: np.ndarray, mask: np.ndarray, scale: float, shift: float
