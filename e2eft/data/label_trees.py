@@ -8,7 +8,6 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,8 +44,8 @@ class LabelTree:
     def task(self) -> str:
         return "normals" if self.kind == "normals" else "depth"
 
-    @cached_property
     def _files(self) -> dict[str, pafs.FileInfo]:
+        """By relative path. Not kept: this object goes to every task that reads labels."""
         filesystem, base = self.store.filesystem()
         try:
             found = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
@@ -62,7 +61,7 @@ class LabelTree:
         """A reference for lineage; the digest is of the files' paths, sizes and times."""
         lines = (
             f"{path} {info.size} {info.mtime_ns}"
-            for path, info in sorted(self._files.items())
+            for path, info in sorted(self._files().items())
             if path.endswith(ENDINGS)
         )
         return Parent(role, self.uri, hashlib.sha256("\n".join(lines).encode()).hexdigest())
@@ -70,8 +69,9 @@ class LabelTree:
     def label_rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """A row for every key that has a label, as the rows of a `LabelIndex`."""
         rows: dict[str, dict[str, Any]] = {}
+        files = self._files()
         for index, key in enumerate(keys):
-            path = next((path for path in self._paths(key) if path in self._files), None)
+            path = next((path for path in self._paths(key) if path in files), None)
             if path is None:
                 continue
             column = "npy_path" if path.endswith(".npy") else f"{self.task}_path"

@@ -314,10 +314,14 @@ def _draw_panels(
 ) -> list[str]:
     """Writes the pictures of the worst and of the middle images; their paths."""
     paths: list[str] = []
-    for name, place in chosen_images(rows, protocol, count).items():
-        row = rows[place]
-        pair, key = pairs[row["pair"]], row["key"]
-        picture = draw_panel(protocol, pair, pair.labels.label_rows([key])[key], row)
+    chosen = {name: rows[place] for name, place in chosen_images(rows, protocol, count).items()}
+    labels = [
+        pair.labels.label_rows([row["key"] for row in chosen.values() if row["pair"] == number])
+        for number, pair in enumerate(pairs)
+    ]
+    for name, row in chosen.items():
+        number, key = row["pair"], row["key"]
+        picture = draw_panel(protocol, pairs[number], labels[number][key], row)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         paths.append(f"panels/{name}.png")

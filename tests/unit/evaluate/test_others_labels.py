@@ -1,6 +1,7 @@
 """Scores of labels that another program wrote, of parts of benchmarks, and tables of them."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from e2eft import evaluate
 from e2eft.artifacts import Artifact, ArtifactError, commit, entries
 from e2eft.config import PrepareConfig, SyntheticSource
-from e2eft.data.label_trees import customary_paths
+from e2eft.data.label_trees import customary_paths, open_label_tree
 from e2eft.data.sample import Sample
 from e2eft.data.shards import KIND, encode_part, encode_row, part_path
 from e2eft.evaluate import job
@@ -80,6 +81,9 @@ def test_a_tree_of_npy_and_png_files_is_scored_under_the_images_names(
     write(tree / "plane" / "0005.npy", affine(frames[5]))
     with pytest.raises(ArtifactError, match="other labels or data"):
         evaluate.run(config, [str(tree)])
+    labels = open_label_tree(str(tree), "affine_depth", "opencv", None)
+    assert len(labels.label_rows([frame.key for frame in frames])) == 6
+    assert len(pickle.dumps(labels)) < 1000, "it goes to every task"
 
 
 def test_files_that_are_no_labels_are_named(tmp_path: Path, frames: list[Sample]) -> None:
