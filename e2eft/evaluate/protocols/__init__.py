@@ -16,10 +16,10 @@ from e2eft.evaluate.protocols.depth import (
     LeastSquaresDisparity,
     RansacLogDepth,
 )
-from e2eft.evaluate.protocols.normals import PerImageMean, PooledPixels
+from e2eft.evaluate.protocols.normals import NormalsProtocol, PerImageMean, PooledPixels
 
 DEPTH: tuple[type[DepthProtocol], ...] = (LeastSquaresDepth, LeastSquaresDisparity, RansacLogDepth)
-NORMALS = (PerImageMean, PooledPixels)
+NORMALS: tuple[type[NormalsProtocol], ...] = (PerImageMean, PooledPixels)
 """The first is the default of its task."""
 
 __all__ = [

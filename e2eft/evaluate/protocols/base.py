@@ -8,7 +8,7 @@ compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -39,16 +39,16 @@ Means = dict[str, dict[str, float]]
 class ScoringProtocol(Protocol):
     """What `evaluate` asks of a protocol. Predictions are float `[h w]` or `[h w 3]`, as labels."""
 
-    name: str
-    task: str
-    headline: str
+    name: ClassVar[str]
+    task: ClassVar[str]
+    headline: ClassVar[str]
     """The metric by which images are ranked and models promoted."""
-    metrics: dict[str, Metric]
-    kinds: tuple[str, ...]
+    metrics: ClassVar[dict[str, Metric]]
+    kinds: ClassVar[tuple[str, ...]]
     """Kinds of label that it can score."""
-    statistics: dict[str, type]
+    statistics: ClassVar[dict[str, type]]
     """Further columns of the table, from which `summarize` makes means; bytes or float."""
-    fits_constant: bool
+    fits_constant: ClassVar[bool]
     """Whether the constant has to be fitted, which takes a pass over the truth."""
 
     @property
