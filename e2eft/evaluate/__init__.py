@@ -1,7 +1,8 @@
 """Scores: label artifacts against shards with ground truth, and whether two of them differ."""
 
+from e2eft.evaluate.pairing import processing_of
 from e2eft.evaluate.scores import Headline, headline, paired_difference, read_table
-from e2eft.evaluate.stage import claim_output, processing_of, register, run
+from e2eft.evaluate.stage import claim_output, register, run
 from e2eft.evaluate.tables import comparison_table, differences_table
 
 __all__ = [

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from e2eft.artifacts import (
-    CLAIM,
     MANIFEST,
     Artifact,
     ArtifactError,
@@ -24,16 +23,13 @@ from e2eft.artifacts import (
     claim,
     commit,
     entries,
-    load_artifact,
 )
 from e2eft.config import EvaluateConfig
-from e2eft.data.label_trees import LabelTree, open_label_tree
-from e2eft.data.labels import CONVENTIONS, LabelIndex, open_labels
-from e2eft.data.shards import KIND as SHARDS
-from e2eft.data.shards import open_shards
+from e2eft.data.labels import LabelIndex
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
-from e2eft.evaluate.protocols import NATIVE, ScoringProtocol, protocol_of
+from e2eft.evaluate.pairing import check_pair, open_pairs, source_of
+from e2eft.evaluate.protocols import ScoringProtocol, protocol_of
 from e2eft.evaluate.report import REPORT, chosen_images, write_report
 from e2eft.evaluate.scores import (
     KIND,
@@ -82,10 +78,10 @@ def run(config: EvaluateConfig, labels: Sequence[str]) -> Artifact:
         ValueError: (and its subclasses) for what the user can correct, or if nothing can be scored.
     """
     config = _absolute(config)
-    pairs = _open_pairs(config, labels)
-    protocol = protocol_of(config, [_source_of(pair.shards.artifact) for pair in pairs])
+    pairs = open_pairs(config, labels)
+    protocol = protocol_of(config, [source_of(pair.shards.artifact) for pair in pairs])
     for pair in pairs:
-        _check_pair(pair, protocol)
+        check_pair(pair, protocol)
     parents = (
         *(pair.shards.artifact.as_parent(DATA) for pair in pairs),
         *(pair.labels.as_parent(LABELS) for pair in pairs),
@@ -150,73 +146,6 @@ def _absolute(config: EvaluateConfig) -> EvaluateConfig:
             "labels": tuple(map(absolute, config.labels)),
         }
     )
-
-
-def _source_of(shards: Artifact) -> str:
-    return shards.details.get("source", "")
-
-
-def processing_of(config: EvaluateConfig) -> list[dict[str, Any]]:
-    """How a model is to see the images of each --data: fields of a `LabelConfig`.
-
-    Raises:
-        ValueError: if the protocol does not score what models predict.
-    """
-    sources = [_source_of(load_artifact(absolute(data), SHARDS)) for data in config.data]
-    protocol = protocol_of(config, sources)
-    if (predicted := CONVENTIONS[config.task]["kind"]) not in protocol.kinds:
-        raise ValueError(
-            f"{protocol.name} scores {' or '.join(protocol.kinds)}, but --model predicts "
-            f"{predicted}; use another protocol, or give --labels that are "
-            f"{' or '.join(protocol.kinds)}"
-        )
-    sizes = [protocol.processing_px(source) for source in sources]
-    return [
-        {"native_size": True} if size == NATIVE else {"processing_size": size} for size in sizes
-    ]
-
-
-def _open_pairs(config: EvaluateConfig, labels: Sequence[str]) -> tuple[Pair, ...]:
-    if len(labels) != len(config.data):
-        raise ValueError(f"{len(labels)} labels for {len(config.data)} --data; give one for each")
-    pairs = tuple(
-        Pair(open_shards(data), _open_labels(config, absolute(label)))
-        for data, label in zip(config.data, labels, strict=True)
-    )
-    digests = [pair.shards.artifact.digest for pair in pairs]
-    if len(set(digests)) < len(digests):
-        raise ValueError("the same shards are given as --data twice; give them once")
-    return pairs
-
-
-def _open_labels(config: EvaluateConfig, uri: str) -> LabelIndex | LabelTree:
-    """A labels artifact, or else a tree of files: an artifact without manifest is neither."""
-    store = open_store(uri)
-    if store.exists(MANIFEST) or store.exists(CLAIM):
-        return open_labels(uri)
-    kind = "normals" if config.task == "normals" else f"affine_{config.labels_kind}"
-    return open_label_tree(uri, kind.replace("-", "_"), config.labels_axes, config.labels_pattern)
-
-
-def _check_pair(pair: Pair, protocol: ScoringProtocol) -> None:
-    """Labels must be of the protocol's task and of these images: equal keys are not enough."""
-    shards, labels = pair.shards.artifact, pair.labels
-    if labels.task != protocol.task:
-        raise ArtifactError(
-            f"{labels.uri} holds {labels.task} labels; {protocol.name} scores {protocol.task}"
-        )
-    if labels.kind not in protocol.kinds:
-        raise ArtifactError(
-            f"{labels.uri} holds {labels.kind}; {protocol.name} scores "
-            f"{' or '.join(protocol.kinds)} (for files of other programs, see --labels-kind)"
-        )
-    for parent in labels.artifact.parents if isinstance(labels, LabelIndex) else ():
-        if parent.role == "images" and parent.digest and parent.digest != shards.digest:
-            raise ArtifactError(
-                f"{labels.uri} was made from {parent.uri} ({parent.digest[:12]}), not from "
-                f"{shards.uri} ({shards.digest[:12]}); give --labels in the order of --data, or "
-                "label these shards first"
-            )
 
 
 def _still_valid(done: Artifact, parents: tuple[Parent, ...], overwrite: bool) -> bool:
