@@ -7,21 +7,19 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-build/bases}
 python=${PYTHON:-.venv/bin/python}
-size="--height 128 --width 160"
-vae_frames="--frames-per-scene 4 $size --samples-per-pixel 4 --frames-per-part 40"
-frames="--frames-per-scene 2 $size --samples-per-pixel 4 --frames-per-part 40"
-held_out="--frames-per-scene 4 $size --samples-per-pixel 8 --frames-per-part 48"
+scenes_indoor=${SCENES_INDOOR:-500}
+scenes_street=${SCENES_STREET:-250}
+frames="--frames-per-scene 4 --height 128 --width 160"
+render="$frames --samples-per-pixel 4 --frames-per-part 40"
+held_out="$frames --samples-per-pixel 8 --frames-per-part 48"
 
-# The VAE learns from fewer scenes; of the others, few views of many rooms teach more than the reverse.
-$python pipelines/prepare.py synthetic-indoor --out "$work/vae-indoor" --num-scenes 500 --seed 100 $vae_frames
-$python pipelines/prepare.py synthetic-street --out "$work/vae-street" --num-scenes 250 --seed 200 $vae_frames
-$python pipelines/prepare.py synthetic-indoor --out "$work/indoor" --num-scenes 1000 --seed 100 $frames
-$python pipelines/prepare.py synthetic-indoor --out "$work/indoor-b" --num-scenes 800 --seed 300 $frames
-$python pipelines/prepare.py synthetic-street --out "$work/street" --num-scenes 500 --seed 200 $frames
+$python pipelines/prepare.py synthetic-indoor --out "$work/indoor" --num-scenes "$scenes_indoor" --seed 100 $render
+$python pipelines/prepare.py synthetic-indoor --out "$work/indoor-b" --num-scenes "$scenes_indoor" --seed 300 $render
+$python pipelines/prepare.py synthetic-street --out "$work/street" --num-scenes "$scenes_street" --seed 200 $render
 $python pipelines/prepare.py synthetic-indoor --out "$work/indoor-test" --num-scenes 24 --seed 900 $held_out
 $python pipelines/prepare.py synthetic-street --out "$work/street-test" --num-scenes 24 --seed 900 $held_out
 
-vae_data="--data $work/vae-indoor --data $work/vae-street --weight 2 --weight 1"
+vae_data="--data $work/indoor --data $work/street --weight 2 --weight 1"
 data="--data $work/indoor --data $work/indoor-b --data $work/street --weight 1 --weight 1 --weight 1"
 panel="--panel-data $work/indoor-test --panel-data $work/street-test ${TRAIN_FLAGS:-}"
 $python pipelines/train.py base-autoencoder $vae_data $panel --out "$work/vae"
