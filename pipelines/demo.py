@@ -40,9 +40,9 @@ class Size:
 
 
 FULL = Size(
-    scenes={"train": {"indoor": 90, "street": 45}, "held-out": {"indoor": 16, "street": 16}},
+    scenes={"train": {"indoor": 60, "street": 30}, "held-out": {"indoor": 16, "street": 16}},
     frames_per_scene=4,
-    steps={"fp32": {"depth": 120, "normals": 200}, "bf16": {"depth": 200, "normals": 1050}},
+    steps={"fp32": {"depth": 120, "normals": 200}, "bf16": {"depth": 150, "normals": 800}},
     many_steps=50,
 )
 QUICK = Size(

@@ -23,7 +23,7 @@ URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 SERVED_SOURCE = (
     "__init__.py",
     "artifacts.py",
-    "config.py",
+    "config",
     "storage.py",
     "data",
     "geometry",
