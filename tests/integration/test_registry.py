@@ -261,7 +261,9 @@ def test_evaluation_registers_promotes_and_remembers(
     monkeypatch.setattr(
         job,
         "_rows_as_they_come",
-        lambda function, chunks, task: (row for chunk in chunks for row in function(chunk, task)),
+        lambda function, chunks, task, _: (
+            row for chunk in chunks for row in function(chunk, task)
+        ),
     )
     tracking = TrackingConfig(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     frames = [make_frame(number) for number in range(6)]
