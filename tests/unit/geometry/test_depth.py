@@ -232,6 +232,7 @@ def test_errors_of_a_case_worked_by_hand() -> None:
         "sq_rel": (0 + 2 + 0.25) / 3,
         "rmse": math.sqrt((0 + 4 + 1) / 3),
         "rmse_log": math.sqrt(mean_square_log),
+        "i_rmse": math.sqrt((0 + 0.25**2 + 0.05**2) / 3),
         "log10": (math.log10(2) + math.log10(1.25)) / 3,
         "silog": 100 * math.sqrt(mean_square_log - mean_log**2),
         "delta1": 1 / 3,  # 5 / 4 is 1.25, which is not below 1.25
@@ -239,6 +240,9 @@ def test_errors_of_a_case_worked_by_hand() -> None:
         "delta3": 2 / 3,
     }
     assert {name: value.item() for name, value in errors.items()} == pytest.approx(expected)
+    softened = depth_errors(prediction_m, target_m, target_m.isfinite(), ratio_eps_m=1.0)
+    assert softened["abs_rel"].item() == pytest.approx((0 + 2 / 3 + 1 / 5) / 3)
+    assert softened["delta1"].item() == pytest.approx(2 / 3)  # 4 / 3 alone is not below 1.25
 
 
 def test_a_factor_is_an_error_in_either_direction_but_not_for_silog() -> None:

@@ -198,7 +198,8 @@ def test_errors_are_per_image_after_alignment() -> None:
     # 5 / 4 is not below 1.25, 6 / 5 is.
     assert errors["delta1"].tolist() == [1, 0.5]
     assert set(errors) == {
-        "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3"
+        "abs_rel", "sq_rel", "rmse", "rmse_log", "i_rmse", "log10", "silog",
+        "delta1", "delta2", "delta3",
     }  # fmt: skip
 
 
