@@ -82,17 +82,12 @@ def _coverage(group: dict[str, Any]) -> str:
 
 
 def _constant(numbers: dict[str, float], metric: Metric) -> str:
-    return _number(numbers["constant"], metric) if "constant" in numbers else "–"
+    return metric.written(numbers["constant"]) if "constant" in numbers else "–"
 
 
 def _interval(numbers: dict[str, float], metric: Metric) -> str:
-    low, high = (_number(numbers[end], metric, unit=False) for end in ("low", "high"))
-    return f"**{_number(numbers['mean'], metric)}** [{low}, {high}]"
-
-
-def _number(value: float, metric: Metric, unit: bool = True) -> str:
-    space = " " if metric.unit.isalpha() else ""
-    return f"{value:.{metric.decimals}f}" + (f"{space}{metric.unit}" if unit else "")
+    low, high = (metric.written(numbers[end], unit=False) for end in ("low", "high"))
+    return f"**{metric.written(numbers['mean'])}** [{low}, {high}]"
 
 
 def _problems(summary: dict[str, Any]) -> list[str]:

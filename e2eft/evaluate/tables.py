@@ -37,7 +37,7 @@ def compared_to_published(summary: dict[str, Any], protocol: ScoringProtocol) ->
         lines.append(f"| **this run** | {ours} | |")
         for method, scores in table.scores.items():
             numbers = " | ".join(
-                _number(scores[cell], protocol.metrics[cell[1]]) if cell in scores else "–"
+                protocol.metrics[cell[1]].written(scores[cell]) if cell in scores else "–"
                 for cell in cells
             )
             lines.append(f"| {method} | {numbers} | published: {table.source} |")
@@ -55,7 +55,7 @@ def _own(group: dict[str, Any], name: str, metric: Metric) -> str:
     numbers = group["metrics"].get(name)
     if numbers is None:
         return "–"
-    return f"**{_number(numbers['mean'], metric)}**{incomplete_mark(group)}"
+    return f"**{metric.written(numbers['mean'])}**{incomplete_mark(group)}"
 
 
 def incomplete_mark(group: dict[str, Any]) -> str:
@@ -63,10 +63,6 @@ def incomplete_mark(group: dict[str, Any]) -> str:
     if group["complete"]:
         return ""
     return f" (incomplete: {group['scored']} of {group['expected'] or group['images']})"
-
-
-def _number(value: float, metric: Metric) -> str:
-    return f"{value:.{metric.decimals}f}{metric.unit if not metric.unit.isalpha() else ''}"
 
 
 def comparison_table(scores: Sequence[str | Artifact], metrics: Sequence[str] = ()) -> str:

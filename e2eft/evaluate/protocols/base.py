@@ -31,6 +31,11 @@ class Metric:
     def arrow(self) -> str:
         return "↓" if self.lower_is_better else "↑"
 
+    def written(self, value: float, *, unit: bool = True) -> str:
+        """The number as it is printed, with its unit: 0.338 1/m, 35.06°."""
+        space = "" if self.unit in ("", "°", "%") else " "
+        return f"{value:.{self.decimals}f}" + (f"{space}{self.unit}" if unit else "")
+
 
 Means = dict[str, dict[str, float]]
 """By metric: `mean`, `low`, `high` (its 95 % bootstrap interval) and `constant`."""

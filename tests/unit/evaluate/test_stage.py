@@ -100,6 +100,8 @@ def test_the_summary_is_the_mean_over_images_of_each_domain_and_of_all(
         assert numbers["constant"] == pytest.approx(np.mean(constants))
     report = scores.store.read("report.md").decode()
     assert "| abs_rel ↓ |" in report and "plane (20 of 20)" in report
+    inverse = summary["domains"]["plane"]["metrics"]["i_rmse"]
+    assert f"**{inverse['mean']:.4f} 1/m**" in report
     assert "Incomplete" not in report
     found = evaluate.headline(scores)
     assert (found.metric_name, found.lower_is_better, found.complete) == ("abs_rel", True, True)
