@@ -78,10 +78,11 @@ class Survey:
 
 
 def planned_line(planned: int, provenance: dict[str, Any]) -> str:
-    """How many frames were to be prepared, of how many that a list names."""
+    """How many frames were to be prepared, of which split or of how many that a list names."""
     listed = provenance.get("listed")
     if listed is None:
-        return f"Planned: {planned} frames."
+        split = f" of the split {provenance['split']}" if "split" in provenance else ""
+        return f"Planned: {planned} frames{split}."
     without = provenance["without_truth"]
     left_out = f"; {without} have no ground truth" if without else ""
     return f"Planned: {planned} frames of {listed} listed{left_out}."

@@ -18,7 +18,7 @@ from e2eft.artifacts import ArtifactError, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.sample import DEPTH, RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
-from e2eft.data.survey import DEPTH_EDGES_M
+from e2eft.data.survey import DEPTH_EDGES_M, planned_line
 from e2eft.prepare import stage
 from e2eft.prepare.stage import (
     REJECTS,
@@ -178,6 +178,7 @@ def test_the_report_counts_what_is_in_the_shards(tmp_path: Path) -> None:
     page = artifact.store.read(REPORT_PAGE).decode()
     assert "11 frames (11 of 32 x 40) of 4 scenes; 2 rejected." in page
     assert "Planned: 13 frames." in page
+    assert planned_line(7, {"split": "train"}) == "Planned: 7 frames of the split train."
     assert f"| 2 to 5 | {between.sum() / np.isfinite(depth).sum():.1%} |" in page
     assert "| no_valid_depth | 1 |" in page and f"]({SHEET})" in page
 

@@ -81,7 +81,8 @@ class HypersimFrames:
     def provenance(self) -> dict[str, Any]:
         config = self.config
         tables = {"split": config.split_csv, "camera": config.camera_csv, "keep": config.keep_list}
-        return {f"{name}_sha256": sha256(read_uri(uri)) for name, uri in tables.items() if uri}
+        digests = {f"{name}_sha256": sha256(read_uri(uri)) for name, uri in tables.items() if uri}
+        return {"split": config.split} | digests
 
     @cached_property
     def frames(self) -> list[FrameName]:

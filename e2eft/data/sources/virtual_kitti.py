@@ -93,7 +93,8 @@ class VirtualKittiFrames:
         return len(self.frames)
 
     def provenance(self) -> dict[str, Any]:
-        return {"normals": "surface_normals of depth, 5 x 5 pixels"}
+        method = "surface_normals of depth, 5 x 5 pixels"
+        return {"split": self.config.selection, "normals": method}
 
     @cached_property
     def frames(self) -> list[FrameName]:
