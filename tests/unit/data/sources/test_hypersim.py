@@ -303,7 +303,8 @@ def test_a_scene_without_a_camera_is_rejected(tmp_path: Path) -> None:
 def test_provenance_follows_the_tables(tmp_path: Path) -> None:
     made, _ = release()
     before = source_of(made, tmp_path).provenance()
-    assert set(before) == {"split_sha256", "camera_sha256"}
+    assert set(before) == {"split", "split_sha256", "camera_sha256"}
+    assert before["split"] == "train"
     assert source_of(made, tmp_path).provenance() == before
     made.cameras[PLAIN] = TILTED
     after = source_of(made, tmp_path).provenance()
