@@ -193,6 +193,7 @@ class RansacLogDepth(DepthProtocol):
 
     name = "ransac-log-depth"
     rules = RANSAC_LOG_DEPTH
+    kinds = ("affine_depth", "affine_log_depth")
     ratio_eps_m = 1e-5
 
     def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:

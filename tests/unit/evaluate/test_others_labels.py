@@ -152,6 +152,24 @@ def test_disparity_is_scored_as_disparity_only(
         evaluate.processing_of(model)
 
 
+def test_log_depth_is_what_the_ransac_protocol_is_made_for(
+    tmp_path: Path, frames: list[Sample], shards: Artifact
+) -> None:
+    for frame in frames:
+        depth = np.nan_to_num(frame.depth_m, nan=9, posinf=9).clip(0, 80)
+        write(tmp_path / "tree" / f"{frame.key}.npy", (0.1 * np.log1p(depth)).astype("f4"))
+    config = config_of(
+        tmp_path / "s", "depth", [shards], protocol="ransac-log-depth", labels_kind="log-depth"
+    )
+    scores = evaluate.run(config, [str(tmp_path / "tree")])
+    assert evaluate.headline(scores).value < 1e-3
+    elsewhere = config.model_copy(
+        update={"protocol": "least-squares-depth", "out": str(tmp_path / "o")}
+    )
+    with pytest.raises(ArtifactError, match="holds affine_log_depth; least-squares-depth scores"):
+        evaluate.run(elsewhere, [str(tmp_path / "tree")])
+
+
 def test_names_follow_the_image_marigolds_habit_or_the_users_pattern(
     tmp_path: Path, frames: list[Sample], shards: Artifact
 ) -> None:
