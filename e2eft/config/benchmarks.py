@@ -12,12 +12,16 @@ from e2eft.config.base import Config, flag
 NormalMapSet = Literal["nyuv2", "scannet", "ibims-1", "sintel", "oasis"]
 
 
-class Nyuv2Source(Config):
-    """NYUv2's labelled test images, 654: Marigold's evaluation files with their list, or the two
-    published .mat files."""
+class _Listed(Config):
+    """A root that may move, and a list that names frames in it."""
 
     outside_identity = frozenset({"root"})
     places: ClassVar[tuple[str, ...]] = ("root", "frame_list")
+
+
+class Nyuv2Source(_Listed):
+    """NYUv2's labelled test images, 654: Marigold's evaluation files with their list, or the two
+    published .mat files."""
 
     kind: tyro.conf.Suppress[Literal["nyuv2"]] = "nyuv2"
     root: Annotated[str, flag("root")]
@@ -32,12 +36,9 @@ class Nyuv2Source(Config):
     holes painted in."""
 
 
-class KittiEigenSource(Config):
+class KittiEigenSource(_Listed):
     """KITTI's images of the Eigen split that have improved ground truth, 652 of 697: the raw
     recordings and their annotated depth, as in Marigold's evaluation files."""
-
-    outside_identity = frozenset({"root"})
-    places: ClassVar[tuple[str, ...]] = ("root", "frame_list")
 
     kind: tyro.conf.Suppress[Literal["kitti-eigen"]] = "kitti-eigen"
     root: Annotated[str, flag("root")]
@@ -53,12 +54,9 @@ class KittiEigenSource(Config):
     of these; predictions must be of the same size."""
 
 
-class Eth3dSource(Config):
+class Eth3dSource(_Listed):
     """ETH3D's high-resolution training images with laser depth, 454 of 6048 x 4032 pixels, as in
     Marigold's evaluation files."""
-
-    outside_identity = frozenset({"root"})
-    places: ClassVar[tuple[str, ...]] = ("root", "frame_list")
 
     kind: tyro.conf.Suppress[Literal["eth3d"]] = "eth3d"
     root: Annotated[str, flag("root")]
@@ -69,11 +67,8 @@ class Eth3dSource(Config):
     data_split/eth3d_depth/eth3d_filename_list.txt."""
 
 
-class ScanNetSource(Config):
+class ScanNetSource(_Listed):
     """Images sampled from ScanNet's validation scans, 800, as in Marigold's evaluation files."""
-
-    outside_identity = frozenset({"root"})
-    places: ClassVar[tuple[str, ...]] = ("root", "frame_list")
 
     kind: tyro.conf.Suppress[Literal["scannet"]] = "scannet"
     root: Annotated[str, flag("root")]
@@ -84,11 +79,8 @@ class ScanNetSource(Config):
     data_split/scannet_depth/scannet_val_sampled_list_800_1.txt."""
 
 
-class DiodeSource(Config):
+class DiodeSource(_Listed):
     """DIODE's validation images, 325 indoors and 446 outdoors, from the dataset's own tree."""
-
-    outside_identity = frozenset({"root"})
-    places: ClassVar[tuple[str, ...]] = ("root", "frame_list")
 
     kind: tyro.conf.Suppress[Literal["diode"]] = "diode"
     root: Annotated[str, flag("root")]
@@ -100,11 +92,8 @@ class DiodeSource(Config):
     there."""
 
 
-class Ibims1Source(Config):
+class Ibims1Source(_Listed):
     """iBims-1's 100 images with laser depth, from ibims1_core_raw."""
-
-    outside_identity = frozenset({"root"})
-    places: ClassVar[tuple[str, ...]] = ("root", "frame_list")
 
     kind: tyro.conf.Suppress[Literal["ibims-1"]] = "ibims-1"
     root: Annotated[str, flag("root")]
@@ -129,12 +118,9 @@ class SintelSource(Config):
     """Images with motion blur, defocus and mist, or without."""
 
 
-class NormalMapSource(Config):
+class NormalMapSource(_Listed):
     """Images with surface normals, from DSINE's evaluation folders (*_img.png beside *_normal.png,
     .exr or .pkl) or Marigold's (*_img.png beside *_normal.npy)."""
-
-    outside_identity = frozenset({"root"})
-    places: ClassVar[tuple[str, ...]] = ("root", "frame_list")
 
     kind: tyro.conf.Suppress[Literal["normal-maps"]] = "normal-maps"
     dataset: tyro.conf.Suppress[NormalMapSet]

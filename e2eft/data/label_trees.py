@@ -41,6 +41,11 @@ class LabelTree:
         return self.store.uri
 
     @property
+    def parents(self) -> tuple[Parent, ...]:
+        """Nothing is known of what they were made from."""
+        return ()
+
+    @property
     def task(self) -> str:
         return "normals" if self.kind == "normals" else "depth"
 

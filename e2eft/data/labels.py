@@ -198,6 +198,11 @@ class LabelIndex:
         return self.artifact.uri
 
     @property
+    def parents(self) -> tuple[Parent, ...]:
+        """What they were made from: images and model."""
+        return self.artifact.parents
+
+    @property
     def kind(self) -> str:
         """What the numbers are: `affine_depth` or `normals`."""
         return CONVENTIONS[self.task]["kind"]

@@ -60,7 +60,7 @@ def open_pairs(config: EvaluateConfig, labels: Sequence[str]) -> tuple[Pair, ...
 
 
 def _open_labels(config: EvaluateConfig, uri: str) -> LabelIndex | LabelTree:
-    """A labels artifact, or else a tree of files: an artifact without manifest is neither."""
+    """A labels artifact, finished or refused as unfinished; anything else is a tree of files."""
     store = open_store(uri)
     if store.exists(MANIFEST) or store.exists(CLAIM):
         return open_labels(uri)
@@ -80,7 +80,7 @@ def check_pair(pair: Pair, protocol: ScoringProtocol) -> None:
             f"{labels.uri} holds {labels.kind}; {protocol.name} scores "
             f"{' or '.join(protocol.kinds)} (for files of other programs, see --labels-kind)"
         )
-    for parent in labels.artifact.parents if isinstance(labels, LabelIndex) else ():
+    for parent in labels.parents:
         if parent.role == "images" and parent.digest and parent.digest != shards.digest:
             raise ArtifactError(
                 f"{labels.uri} was made from {parent.uri} ({parent.digest[:12]}), not from "

@@ -25,7 +25,6 @@ from e2eft.artifacts import (
     entries,
 )
 from e2eft.config import EvaluateConfig
-from e2eft.data.labels import LabelIndex
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
 from e2eft.evaluate.pairing import check_pair, open_pairs, source_of
@@ -285,11 +284,7 @@ def _note_registered_model(
 ) -> None:
     """A registered version that made the labels keeps its score, to be compared with later."""
     makers = {
-        parent.uri
-        for pair in pairs
-        if isinstance(pair.labels, LabelIndex)
-        for parent in pair.labels.artifact.parents
-        if parent.role == "model"
+        parent.uri for pair in pairs for parent in pair.labels.parents if parent.role == "model"
     }
     found = headline(scores)
     if not config.tracking.enabled or not found.complete or len(makers) != 1:

@@ -55,10 +55,10 @@ def _own(group: dict[str, Any], name: str, metric: Metric) -> str:
     numbers = group["metrics"].get(name)
     if numbers is None:
         return "–"
-    return f"**{metric.written(numbers['mean'])}**{incomplete_mark(group)}"
+    return f"**{metric.written(numbers['mean'])}**{_incomplete_mark(group)}"
 
 
-def incomplete_mark(group: dict[str, Any]) -> str:
+def _incomplete_mark(group: dict[str, Any]) -> str:
     """What stands behind a score over fewer images than there should be; else nothing."""
     if group["complete"]:
         return ""

@@ -3,6 +3,7 @@ and in masks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -102,18 +103,9 @@ class DepthProtocol:
             known &= (depth_m > rules.min_depth_m) & (depth_m < rules.max_depth_m)
         return known
 
-    def align(
-        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
-    ) -> np.ndarray:
-        """float64 `[h w]` metres, before the clip to the dataset's range."""
-        raise NotImplementedError
-
     def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
         """float64 `[h w]` metres as they are scored."""
-        rules = self.rules_of(sample.source)
-        depth_m = self.align(prediction, sample, self.scored(sample), rules)
-        clipped = np.clip(depth_m, rules.min_depth_m, rules.max_depth_m)
-        return np.maximum(clipped, MIN_ALIGNED_DEPTH_M)
+        raise NotImplementedError
 
     def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
         scored, aligned_m = self.scored(sample), self.aligned(prediction, sample)
@@ -150,45 +142,49 @@ class DepthProtocol:
         return depth_panel(sample.rgb, sample.depth_m, aligned_m, error, caption)
 
 
-class LeastSquaresDepth(DepthProtocol):
-    """``least-squares-depth``: Marigold's, GeoWizard's and arXiv 2409.11355's.
+class LeastSquaresProtocol(DepthProtocol):
+    """Scale and shift by least squares in some space, then the clip to the dataset's range."""
 
-    Scale and shift by least squares to metric *depth*, then the clip.
-    """
+    fit: ClassVar[Callable[..., np.ndarray]]
+    """(prediction, truth, scored, columns) to metres; see `alignment`."""
+
+    def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
+        rules = self.rules_of(sample.source)
+        columns = alignment.fit_columns(sample.size, rules.fit_longest_px)
+        depth_m = type(self).fit(prediction, sample.depth_m, self.scored(sample), columns)
+        clipped = np.clip(depth_m, rules.min_depth_m, rules.max_depth_m)
+        return np.maximum(clipped, MIN_ALIGNED_DEPTH_M)
+
+
+class LeastSquaresDepth(LeastSquaresProtocol):
+    """``least-squares-depth``: Marigold's, GeoWizard's and arXiv 2409.11355's; fitted to metric
+    *depth*."""
 
     name = "least-squares-depth"
     rules = LEAST_SQUARES_DEPTH
-
-    def align(
-        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
-    ) -> np.ndarray:
-        columns = alignment.fit_columns(sample.size, rules.fit_longest_px)
-        return alignment.by_least_squares(prediction, sample.depth_m, scored, columns)
+    fit = staticmethod(alignment.by_least_squares)
 
 
-class LeastSquaresDisparity(DepthProtocol):
-    """``least-squares-disparity``: that of Lotus's disparity models and of Depth Anything.
+class LeastSquaresDisparity(LeastSquaresProtocol):
+    """``least-squares-disparity``: that of Lotus's disparity models and of Depth Anything; fitted
+    to 1 / depth, and inverted.
 
-    Scale and shift by least squares to 1 / depth, inverted, then the clip. Scores labels that are
-    affine in disparity only: fitted to disparity, depth would come out upside down.
+    Scores labels that are affine in disparity only: fitted to disparity, depth would come out
+    upside down.
     """
 
     name = "least-squares-disparity"
     rules = LEAST_SQUARES_DISPARITY
     kinds = ("affine_disparity",)
-
-    def align(
-        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
-    ) -> np.ndarray:
-        columns = alignment.fit_columns(sample.size, rules.fit_longest_px)
-        return alignment.by_disparity(prediction, sample.depth_m, scored, columns)
+    fit = staticmethod(alignment.by_disparity)
 
 
 class RansacLogDepth(DepthProtocol):
     """``ransac-log-depth``: Pixel-Perfect Depth's and Marigold V2's.
 
-    Scale and shift by RANSAC to ln(depth + 1), whatever the prediction is affine in; clipped to the
-    image's own largest true depth. DIODE without its depth edges; ETH3D at 2048 x 1360.
+    Scale and shift by RANSAC to ln(depth + 1), whether the prediction is affine in that or in
+    depth; clipped to the image's own largest true depth. DIODE without its depth edges; ETH3D at
+    2048 x 1360.
     """
 
     name = "ransac-log-depth"
@@ -197,11 +193,7 @@ class RansacLogDepth(DepthProtocol):
     ratio_eps_m = 1e-5
 
     def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
-        return self.align(prediction, sample, self.scored(sample), self.rules_of(sample.source))
-
-    def align(
-        self, prediction: np.ndarray, sample: Sample, scored: np.ndarray, rules: DepthRules
-    ) -> np.ndarray:
+        scored = self.scored(sample)
         return alignment.by_ransac_in_log_depth(prediction, sample.depth_m, scored)
 
 
