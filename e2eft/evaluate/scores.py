@@ -183,10 +183,9 @@ def paired_difference(
         )
     images = sorted(values_a)
     pairs = np.array([values_a[image] - values_b[image] for image in images])
-    weights = np.ones(len(pairs))
-    if first.details.get("pooled"):
-        pixels = _values_of(first, rows_a, "pixels")
-        weights = np.array([pixels[image] for image in images], np.float64)
+    pooled = first.details.get("pooled")
+    pixels = _values_of(first, rows_a, "pixels") if pooled else dict.fromkeys(images, 1.0)
+    weights = np.array([pixels[image] for image in images], np.float64)
     return weighted_mean_interval(pairs, weights, resamples, seed)
 
 

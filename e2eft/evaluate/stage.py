@@ -181,14 +181,7 @@ def _score_and_commit(
             f"{example['status']} ({example['detail']})"
         )
     store = open_store(config.out)
-    summary = summarize(rows, protocol, config.bootstrap) | {
-        role: [
-            {"uri": parent.uri, "digest": parent.digest}
-            for parent in parents
-            if parent.role == role
-        ]
-        for role in (DATA, LABELS)
-    }
+    summary = summarize(rows, protocol, config.bootstrap) | _lineage(parents)
     store.write(TABLE, encode_table(rows, protocol))
     store.write(SUMMARY, json.dumps(summary, indent=1).encode())
     pictures = _draw_panels(store, protocol, pairs, rows, config.panels, run)
@@ -212,6 +205,18 @@ def _score_and_commit(
     )
     _log(run, artifact, summary, report)
     return artifact
+
+
+def _lineage(parents: tuple[Parent, ...]) -> dict[str, list[dict[str, str]]]:
+    """What was scored against what, for the summary."""
+    return {
+        role: [
+            {"uri": parent.uri, "digest": parent.digest}
+            for parent in parents
+            if parent.role == role
+        ]
+        for role in (DATA, LABELS)
+    }
 
 
 def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:

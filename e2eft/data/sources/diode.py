@@ -8,13 +8,17 @@ Whether depth is planar is not documented there; it is taken for planar, as by t
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from e2eft.config import DiodeSource
 from e2eft.data.sample import DEPTH, Sample, storable_depth, unknown_normals
-from e2eft.data.sources.listed import FrameEntry, Listing, read_listing, require_frames
+from e2eft.data.sources.listed import (
+    ConfiguredLayout,
+    FrameEntry,
+    Listing,
+    read_listing,
+    require_frames,
+)
 from e2eft.data.sources.pixels import read_array, read_rgb, require
 from e2eft.data.sources.roots import RootFiles
 from e2eft.geometry.camera import Intrinsics, resize_intrinsics
@@ -24,13 +28,10 @@ CAMERA: Intrinsics = np.array([[886.81, 0, 512.0], [0, 927.06, 384.0], [0, 0, 1]
 PLACES = ("indoors", "outdoor")
 
 
-class DiodeLayout:
+class DiodeLayout(ConfiguredLayout[DiodeSource]):
     """`{indoors,outdoor}/scene_N/scan_N/X{.png,_depth.npy,_depth_mask.npy}`."""
 
     name, promise = "diode", DEPTH
-
-    def __init__(self, config: DiodeSource) -> None:
-        self.config = config
 
     @property
     def from_files(self) -> bool:
@@ -67,9 +68,6 @@ class DiodeLayout:
             normals_cam=unknown_normals(height, width),
             intrinsics_px=resize_intrinsics(CAMERA, SIZE, (height, width)),
         )
-
-    def provenance(self) -> dict[str, Any]:
-        return {}
 
 
 def _entry(path: str) -> FrameEntry:

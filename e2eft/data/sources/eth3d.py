@@ -8,8 +8,6 @@ a thin-prism fisheye, so no pinhole camera describes them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from e2eft.config import Eth3dSource
@@ -21,19 +19,16 @@ from e2eft.data.sample import (
     unknown_intrinsics,
     unknown_normals,
 )
-from e2eft.data.sources.listed import FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, read_listing
 from e2eft.data.sources.pixels import read_rgb
 from e2eft.data.sources.roots import RootFiles
 
 
-class Eth3dLayout:
+class Eth3dLayout(ConfiguredLayout[Eth3dSource]):
     """`rgb/SCENE/images/dslr_images/DSC_N.JPG` and
     `depth/SCENE_dslr_depth/SCENE/ground_truth_depth/dslr_images/DSC_N.JPG`."""
 
     name, promise, from_files = "eth3d", DEPTH, False
-
-    def __init__(self, config: Eth3dSource) -> None:
-        self.config = config
 
     def listing(self, files: RootFiles) -> Listing:
         return read_listing(
@@ -65,6 +60,3 @@ class Eth3dLayout:
             normals_cam=unknown_normals(height, width),
             intrinsics_px=unknown_intrinsics(),
         )
-
-    def provenance(self) -> dict[str, Any]:
-        return {}

@@ -8,13 +8,17 @@ by commas. Where its pixel centres lie is not documented; whole numbers are assu
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from e2eft.config import Ibims1Source
 from e2eft.data.sample import DEPTH, Sample, SampleError, unknown_normals
-from e2eft.data.sources.listed import FrameEntry, Listing, read_listing, require_frames
+from e2eft.data.sources.listed import (
+    ConfiguredLayout,
+    FrameEntry,
+    Listing,
+    read_listing,
+    require_frames,
+)
 from e2eft.data.sources.pixels import measured_depth, read_codes, read_rgb
 from e2eft.data.sources.roots import RootFiles
 from e2eft.geometry.camera import Intrinsics
@@ -22,13 +26,10 @@ from e2eft.geometry.camera import Intrinsics
 METRES_PER_CODE = 50 / 65535
 
 
-class Ibims1Layout:
+class Ibims1Layout(ConfiguredLayout[Ibims1Source]):
     """`{rgb,depth,mask_invalid,mask_transp}/NAME.png` and `calib/NAME.txt`."""
 
     name, promise = "ibims-1", DEPTH
-
-    def __init__(self, config: Ibims1Source) -> None:
-        self.config = config
 
     @property
     def from_files(self) -> bool:
@@ -63,9 +64,6 @@ class Ibims1Layout:
             normals_cam=unknown_normals(height, width),
             intrinsics_px=_camera(files, entry.notes[0]),
         )
-
-    def provenance(self) -> dict[str, Any]:
-        return {}
 
 
 def scene_of(key: str) -> str:

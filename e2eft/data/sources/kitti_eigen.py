@@ -10,13 +10,12 @@ recordings (`P_rect_02`), with pixel centres at whole numbers.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 
 from e2eft.config import KittiEigenSource
 from e2eft.data.sample import DEPTH, Sample, unknown_intrinsics, unknown_normals
-from e2eft.data.sources.listed import NO_TRUTH, FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import NO_TRUTH, ConfiguredLayout, FrameEntry, Listing, read_listing
 from e2eft.data.sources.pixels import (
     BENCHMARK_SIZE,
     benchmark_corner,
@@ -39,13 +38,10 @@ CAMERAS = {
 _DRIVE = re.compile(r"(\d{4}_\d{2}_\d{2})_drive_\d{4}(?:_sync)?")
 
 
-class KittiEigenLayout:
+class KittiEigenLayout(ConfiguredLayout[KittiEigenSource]):
     """The raw recordings' tree, and the annotated depth's beside it."""
 
     name, promise, from_files = "kitti-eigen", DEPTH, False
-
-    def __init__(self, config: KittiEigenSource) -> None:
-        self.config = config
 
     def listing(self, files: RootFiles) -> Listing:
         return read_listing(
@@ -75,9 +71,6 @@ class KittiEigenLayout:
             normals_cam=unknown_normals(height, width),
             intrinsics_px=crop_intrinsics(_camera(drive[1] if drive else "", entry), top, left),
         )
-
-    def provenance(self) -> dict[str, Any]:
-        return {}
 
 
 def _entry(words: list[str]) -> FrameEntry | None:

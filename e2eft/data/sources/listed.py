@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from e2eft.artifacts import sha256
 from e2eft.data.sample import Promise, RejectedFrame, Sample
@@ -76,6 +76,19 @@ class Layout(Protocol):
     def provenance(self) -> dict[str, Any]:
         """What the bytes depend on besides the configuration."""
         ...
+
+
+Source = TypeVar("Source")
+
+
+class ConfiguredLayout(Generic[Source]):
+    """What most layouts have in common: a configuration, and nothing else that decides bytes."""
+
+    def __init__(self, config: Source) -> None:
+        self.config = config
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
 
 
 class ListedFrames:

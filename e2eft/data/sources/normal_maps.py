@@ -25,7 +25,13 @@ from e2eft.data.sample import (
     unknown_intrinsics,
 )
 from e2eft.data.sources import ibims, scannet
-from e2eft.data.sources.listed import FrameEntry, Listing, read_listing, require_frames
+from e2eft.data.sources.listed import (
+    ConfiguredLayout,
+    FrameEntry,
+    Listing,
+    read_listing,
+    require_frames,
+)
 from e2eft.data.sources.pickles import load_arrays
 from e2eft.data.sources.pixels import (
     read_array,
@@ -47,13 +53,10 @@ _IMAGE = re.compile(r"(.+)_img\.\w+")
 _Size = tuple[int, int]
 
 
-class NormalMapLayout:
+class NormalMapLayout(ConfiguredLayout[NormalMapSource]):
     """`X_img.png` beside its normals."""
 
     promise = ANNOTATED_NORMALS
-
-    def __init__(self, config: NormalMapSource) -> None:
-        self.config = config
 
     @property
     def name(self) -> str:
@@ -93,9 +96,6 @@ class NormalMapLayout:
         dsine = f"{stem}_normal{DSINE_ENDINGS[self.config.dataset]}"
         marigold = f"{stem}_normal{MARIGOLD_ENDING}"
         return marigold if not files.exists(dsine) and files.exists(marigold) else dsine
-
-    def provenance(self) -> dict[str, Any]:
-        return {}
 
 
 def _entry(words: list[str]) -> FrameEntry:

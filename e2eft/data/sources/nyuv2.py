@@ -30,7 +30,7 @@ from e2eft.data.sample import (
 )
 from e2eft.data.sources.archives import names_in
 from e2eft.data.sources.decoding import decode_each
-from e2eft.data.sources.listed import FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, read_listing
 from e2eft.data.sources.pixels import measured_depth, read_codes, read_rgb
 from e2eft.data.sources.roots import RootFiles
 from e2eft.geometry.camera import Intrinsics, resize_intrinsics
@@ -51,13 +51,10 @@ LABELED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 _DATASETS = {"raw": "rawDepths", "filled": "depths"}
 
 
-class Nyuv2Layout:
+class Nyuv2Layout(ConfiguredLayout[Nyuv2Source]):
     """Marigold's evaluation files, `test/SCENE/{rgb,depth,filled}_NNNN.png`, and their list."""
 
     name, promise, from_files = NAME, DEPTH, False
-
-    def __init__(self, config: Nyuv2Source) -> None:
-        self.config = config
 
     def listing(self, files: RootFiles) -> Listing:
         column = 1 if self.config.depth == "raw" else 2
@@ -74,9 +71,6 @@ class Nyuv2Layout:
         rgb = read_rgb(files, entry.image)
         codes = read_codes(files, entry.truth[0], rgb.shape[:2])
         return _sample(entry.key, rgb, measured_depth(codes, METRES_PER_CODE))
-
-    def provenance(self) -> dict[str, Any]:
-        return {}
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,19 @@ have no cameras.
 
 from __future__ import annotations
 
-from typing import Any
-
 from e2eft.config import ScanNetSource
 from e2eft.data.sample import DEPTH, Sample, unknown_intrinsics, unknown_normals
-from e2eft.data.sources.listed import FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, read_listing
 from e2eft.data.sources.pixels import measured_depth, read_codes, read_rgb
 from e2eft.data.sources.roots import RootFiles
 
 METRES_PER_CODE = 0.001
 
 
-class ScanNetLayout:
+class ScanNetLayout(ConfiguredLayout[ScanNetSource]):
     """`sceneNNNN_MM/{color/N.jpg,depth/N.png}`."""
 
     name, promise, from_files = "scannet", DEPTH, False
-
-    def __init__(self, config: ScanNetSource) -> None:
-        self.config = config
 
     def listing(self, files: RootFiles) -> Listing:
         return read_listing(
@@ -48,9 +43,6 @@ class ScanNetLayout:
             normals_cam=unknown_normals(height, width),
             intrinsics_px=unknown_intrinsics(),
         )
-
-    def provenance(self) -> dict[str, Any]:
-        return {}
 
 
 def scene_of(path: str) -> str:

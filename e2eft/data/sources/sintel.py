@@ -16,7 +16,7 @@ import numpy as np
 
 from e2eft.config import SintelSource
 from e2eft.data.sample import DEPTH, Sample, SampleError, storable_depth, unknown_normals
-from e2eft.data.sources.listed import FrameEntry, Listing, require_frames
+from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, require_frames
 from e2eft.data.sources.pixels import read_rgb, require
 from e2eft.data.sources.roots import RootFiles
 from e2eft.geometry.camera import Intrinsics
@@ -25,14 +25,11 @@ TAG = 202021.25
 _FRAME = re.compile(r"[^/]+/([^/]+)/(frame_\d+)\.png")
 
 
-class SintelLayout:
+class SintelLayout(ConfiguredLayout[SintelSource]):
     """`{final,clean}/SCENE/frame_N.png`, `depth/SCENE/frame_N.dpt`,
     `camdata_left/SCENE/frame_N.cam`."""
 
     name, promise, from_files = "sintel", DEPTH, True
-
-    def __init__(self, config: SintelSource) -> None:
-        self.config = config
 
     def listing(self, files: RootFiles) -> Listing:
         found = map(_entry, files.paths(f"{self.config.render_pass}/"))
