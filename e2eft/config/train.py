@@ -59,6 +59,9 @@ class Diffusion(Config):
     timestep_skew: Annotated[float, Field(ge=1)] = 1.0
     """Density of t/T in training is proportional to its power of this minus 1: 1 draws all
     timesteps alike, more draws the noisy end, where the single step happens, more often."""
+    single_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the samples noised to t = T-1 itself, where the single step happens; the others are
+    drawn as `timestep_skew` says."""
     latent_cache: Annotated[int, Field(ge=0)] = 0
     """Frames (a mirrored one counts anew) whose latents each worker keeps in memory: the frozen VAE
     is then run once a frame, not once an epoch. A resumed run fills it anew, in other batches, and

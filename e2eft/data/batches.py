@@ -22,6 +22,7 @@ from e2eft.data.sample import Sample
 from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
 from e2eft.data.transforms import flip_sample
 
+TRUTH = ("depth", "normals")
 CHOICE_STREAM, ORDER_STREAM, FLIP_STREAM, NOISE_STREAM = range(4)
 
 
@@ -143,12 +144,19 @@ class FrameReader:
     """Decodes rows of several shards; encoded row groups are kept for the rows still to come.
 
     latents: read the cached latents of the colour images instead of these; frames are black then.
+    truth: which of `depth` and `normals` are read; the other is unknown in every frame then.
     """
 
     def __init__(
-        self, shards: list[ShardIndex], cached_groups: int = 512, *, latents: bool = False
+        self,
+        shards: list[ShardIndex],
+        cached_groups: int = 512,
+        *,
+        latents: bool = False,
+        truth: tuple[str, ...] = TRUTH,
     ) -> None:
         self.shards, self.cached_groups, self.latents = shards, cached_groups, latents
+        self.unread = frozenset(TRUTH) - frozenset(truth)
         self._groups: OrderedDict[tuple[int, int, int], list[dict[str, Any]]] = OrderedDict()
 
     def _row(self, dataset: int, row: int) -> dict[str, Any]:
@@ -158,14 +166,14 @@ class FrameReader:
         rows = self._groups.get(key)
         if rows is None:
             read = shards.read_group_with_latents if self.latents else shards.read_group
-            rows = self._groups[key] = read(part, group)
+            rows = self._groups[key] = read(part, group, self.unread)
             while len(self._groups) > self.cached_groups:
                 self._groups.popitem(last=False)
         return rows[offset]
 
     def read(self, dataset: int, row: int) -> Sample:
         """One frame, decoded."""
-        return decode_row(self._row(dataset, row), colour=not self.latents)
+        return decode_row(self._row(dataset, row))
 
     def frame(self, planned: PlannedFrame) -> Sample:
         """A planned frame, mirrored if the plan says so."""

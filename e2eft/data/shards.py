@@ -24,7 +24,13 @@ from PIL import Image
 
 from e2eft.artifacts import Artifact, ArtifactError, load_artifact
 from e2eft.data.latents import RgbLatents, latents_path
-from e2eft.data.sample import MAX_DEPTH_M, MIN_DEPTH_M, Sample
+from e2eft.data.sample import (
+    MAX_DEPTH_M,
+    MIN_DEPTH_M,
+    Sample,
+    unknown_depth,
+    unknown_normals,
+)
 
 KIND = "shards"
 SHARD_SCHEMA_VERSION = 1
@@ -171,11 +177,9 @@ def encode_row(sample: Sample) -> dict[str, Any]:
     }
 
 
-def decode_row(row: dict[str, Any], *, colour: bool = True) -> Sample:
-    """The inverse of `encode_row`.
-
-    Args:
-        colour: False for a row without the column `rgb`; the image is black then.
+def decode_row(row: dict[str, Any]) -> Sample:
+    """The inverse of `encode_row`. Of what was not read, the image is black, depth and normals are
+    unknown.
 
     Raises:
         ArtifactError: if the row's schema is newer than this program.
@@ -190,9 +194,13 @@ def decode_row(row: dict[str, Any], *, colour: bool = True) -> Sample:
         key=row["key"],
         source=row["source"],
         scene=row["scene"],
-        rgb=decode_rgb(row["rgb"]["bytes"]) if colour else _black(height, width),
-        depth_m=decode_depth(row["depth"], height, width),
-        normals_cam=decode_normals(row["normals"], height, width),
+        rgb=decode_rgb(row["rgb"]["bytes"]) if "rgb" in row else _black(height, width),
+        depth_m=decode_depth(row["depth"], height, width)
+        if "depth" in row
+        else unknown_depth(height, width),
+        normals_cam=decode_normals(row["normals"], height, width)
+        if "normals" in row
+        else unknown_normals(height, width),
         intrinsics_px=np.asarray(row["intrinsics_px"], np.float64).reshape(3, 3),
     )
 
@@ -252,18 +260,23 @@ class ShardIndex:
         """Of which VAE there are latents of the colour images, if any."""
         return RgbLatents.of(self.artifact.details)
 
-    def read_group(self, part: int, group: int) -> list[dict[str, Any]]:
-        """The rows of one row group, still encoded."""
-        return self._read(self.part_paths[part], group)
+    def read_group(
+        self, part: int, group: int, without: frozenset[str] = frozenset()
+    ) -> list[dict[str, Any]]:
+        """The rows of one row group, still encoded. Columns `without` which one can do are not
+        fetched from the store."""
+        columns = [name for name in SCHEMA.names if name not in without]
+        return self._read(self.part_paths[part], group, columns)
 
-    def read_group_with_latents(self, part: int, group: int) -> list[dict[str, Any]]:
-        """The same with `latents` in the place of `rgb`, whose column is not read.
+    def read_group_with_latents(
+        self, part: int, group: int, without: frozenset[str] = frozenset()
+    ) -> list[dict[str, Any]]:
+        """The same with `latents` in the place of `rgb`.
 
         Raises:
             ArtifactError: if the latents are those of other rows.
         """
-        columns = [name for name in SCHEMA.names if name != "rgb"]
-        rows = self._read(self.part_paths[part], group, columns)
+        rows = self.read_group(part, group, without | {"rgb"})
         latents = self._read(latents_path(part), group)
         if [row["key"] for row in rows] != [row["key"] for row in latents]:
             raise ArtifactError(

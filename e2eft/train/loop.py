@@ -140,7 +140,7 @@ class Loop:
     ) -> None:
         self.context, self.config, self.engine, self.objective = context, config, engine, objective
         self.plan = make_plan(config, shards)
-        self.reader = FrameReader(shards, latents=cached_latents)
+        self.reader = FrameReader(shards, latents=cached_latents, truth=objective.truth)
         self.panel_shards = panel_shards
         self.rate = LearningRate(config.optimizer.lr, config.schedule)
         self.ema: dict[str, Tensor] | None = None

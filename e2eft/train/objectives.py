@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +23,11 @@ class Objective(Protocol):
     """One way to train a part of an estimator."""
 
     estimator: Estimator
+
+    @property
+    def truth(self) -> tuple[str, ...]:
+        """Which of `depth` and `normals` the loss looks at."""
+        ...
 
     def trainable(self) -> nn.Module:
         """The module that the engine wraps."""
@@ -73,6 +78,10 @@ class EndToEndObjective:
         self.estimator, self.task, self.config = estimator, task, config
         self._bare = estimator.denoiser
 
+    @property
+    def truth(self) -> tuple[str, ...]:
+        return (self.task.name,)
+
     def trainable(self) -> nn.Module:
         return self._bare
 
@@ -120,6 +129,10 @@ class DiffusionObjective(EndToEndObjective):
         self.settings = settings
         self._cache: dict[tuple[str, bool], tuple[Tensor, Tensor, Tensor]] = {}
 
+    @property
+    def truth(self) -> tuple[str, ...]:
+        return (self.task.name,) if self.settings.conditional else ()
+
     def _latents(self, training: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(image's latent, clean target, supervised mask at latent resolution)."""
         names, cache = training.names, self._cache
@@ -144,6 +157,14 @@ class DiffusionObjective(EndToEndObjective):
         unknown = functional.max_pool2d((~known[rows])[:, None].float(), codec.factor)
         return zip(image, codec.encode(target[rows]), 1 - unknown, strict=True)
 
+    def _timesteps(self, seeds: list[int]) -> Int[Tensor, " n"]:
+        """On the CPU, one seed a sample; draws above 1 - `single_step_share` become T-1."""
+        length, settings = self.estimator.schedule.length, self.settings
+        draws = torch.stack([torch.rand((), generator=g) for g in _generators(seeds)])
+        draws = draws / (1 - settings.single_step_share)
+        t = (length * draws ** (1 / settings.timestep_skew)).long()
+        return t.clamp(max=length - 1)
+
     def _noise(self, clean: Tensor, t: Tensor, seeds: list[int]) -> Tensor:
         if self.settings.noise == "gaussian":
             return _gaussian_like(clean, _generators([seed + 1 for seed in seeds]))
@@ -155,9 +176,7 @@ class DiffusionObjective(EndToEndObjective):
     def loss(self, training: TrainingBatch) -> Tensor:
         condition, clean, mask = self._latents(training)
         schedule = self.estimator.schedule
-        draws = torch.stack([torch.rand((), generator=g) for g in _generators(training.seeds)])
-        t = (schedule.length * draws ** (1 / self.settings.timestep_skew)).long()
-        t = t.clamp(max=schedule.length - 1)
+        t = self._timesteps(training.seeds)
         noise = self._noise(clean, t, training.seeds)
         t = t.to(clean.device)
         x_t = schedule.add_noise(clean, noise, t)
@@ -218,6 +237,10 @@ class AutoencodingObjective:
         estimator.codec.vae.requires_grad_(True)
         self._bare = AutoencodingStep(estimator.codec.vae)
         self._model: Any = self._bare
+
+    @property
+    def truth(self) -> tuple[str, ...]:
+        return tuple(self.tasks)
 
     def trainable(self) -> nn.Module:
         return self._bare

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from e2eft.data.batches import (
     FrameReader,
+    PlannedFrame,
     SamplingPlan,
     collate,
     iterate_batches,
@@ -248,9 +249,9 @@ def test_the_reader_keeps_a_bounded_number_of_groups(
     reads: Counter[tuple[int, int]] = Counter()
     original = ShardIndex.read_group
 
-    def counted(self: ShardIndex, part: int, group: int) -> Any:
+    def counted(self: ShardIndex, part: int, group: int, without: frozenset[str]) -> Any:
         reads[part, group] += 1
-        return original(self, part, group)
+        return original(self, part, group, without)
 
     monkeypatch.setattr(ShardIndex, "read_group", counted)
     reader = FrameReader(shards[:1], cached_groups=2)
@@ -259,6 +260,25 @@ def test_the_reader_keeps_a_bounded_number_of_groups(
         assert len(reader._groups) <= 2
     # Row 11 opens the third group, so the first is read again.
     assert reads == {(0, 0): 2, (0, 1): 1, (1, 0): 1}
+
+
+@pytest.mark.parametrize("truth", [("depth",), ("normals",), ()])
+def test_truth_that_nobody_looks_at_is_not_read(
+    truth: tuple[str, ...], shards: list[ShardIndex]
+) -> None:
+    reader = FrameReader(shards, truth=truth)
+    frames = [PlannedFrame(0, 2, False, 0), PlannedFrame(1, 1, True, 0)]
+    whole, made = FrameReader(shards).batch(frames, 80.0), reader.batch(frames, 80.0)
+    torch.testing.assert_close(made.rgb, whole.rgb, rtol=0, atol=0)
+    depth, normals = whole.depth_m, whole.normals_cam
+    if "depth" not in truth:
+        depth = torch.full_like(depth, torch.nan)
+    if "normals" not in truth:
+        normals = torch.full_like(normals, torch.nan)
+    torch.testing.assert_close(made.depth_m, depth, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(made.normals_cam, normals, rtol=0, atol=0, equal_nan=True)
+    assert bool(made.valid.any()) == ("depth" in truth)
+    assert {"depth", "normals"} & set(reader._row(0, 2)) == set(truth), "columns were fetched"
 
 
 def test_frames_without_depth_or_camera_make_a_batch_and_its_mirror() -> None:

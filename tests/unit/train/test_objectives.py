@@ -189,6 +189,19 @@ def test_diffusion_wants_v_of_the_encoded_target(diffusion: DiffusionObjective) 
     assert float(diffusion.loss(training(batch)).detach()) == pytest.approx(0.25, rel=1e-3)
 
 
+@pytest.mark.parametrize("case", [*CASES, "autoencoding"])
+def test_the_loss_looks_at_nothing_but_the_truth_it_names(case: str, models: Path) -> None:
+    changes = CASES.get(case, {"objective": {"kind": "autoencoding"}})
+    objective = objective_of(models, **changes)
+    batch, partly = frames(), without_truth(frames())
+    if "depth" in objective.truth:
+        partly = replace(partly, depth_m=batch.depth_m, valid=batch.valid)
+    if "normals" in objective.truth:
+        partly = replace(partly, normals_cam=batch.normals_cam)
+    loss, again = (float(objective.loss(training(b)).detach()) for b in (batch, partly))
+    assert loss == again > 0
+
+
 def test_timesteps_are_uniform(diffusion: DiffusionObjective) -> None:
     drawn = []
     batch = frames()
@@ -213,6 +226,24 @@ def test_timesteps_can_be_skewed_to_the_noisy_end(skew: float, mean: float, mode
     drawn = torch.cat([t for _, t in oracle.asked]).double() / 1000
     assert float(drawn.mean()) == pytest.approx(mean, abs=0.05)
     assert float(drawn.min()) >= 0 and float(drawn.max()) == pytest.approx(0.999, abs=0.02)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_a_share_of_the_samples_is_noised_for_the_single_step(share: float, models: Path) -> None:
+    settings = DIFFUSION | {"timestep_skew": 2.0}
+    drawn = {}
+    for setting in (0.0, share):
+        objective = objective_of(models, objective=settings | {"single_step_share": setting})
+        oracle = Oracle(torch.zeros(2, 4, 4, 5))
+        objective.attach(oracle)
+        for seed in range(0, 600, 2):
+            objective.loss(TrainingBatch(frames(), [seed, seed + 1]))
+        drawn[setting] = torch.cat([t for _, t in oracle.asked])
+    last = drawn[share] == 999
+    assert float((drawn[0.0] == 999).double().mean()) < 0.02
+    assert float(last.double().mean()) == pytest.approx(share, abs=0.06)
+    # The others are skewed as ever: the mean of t/T is 2/3.
+    assert float(drawn[share][~last].double().mean()) / 1000 == pytest.approx(2 / 3, abs=0.05)
 
 
 def test_latents_over_unknown_pixels_are_not_supervised(diffusion: DiffusionObjective) -> None:
