@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+IN_PARALLEL := tests/unit tests/parity --numprocesses 2 --dist loadfile
 
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
@@ -26,10 +27,11 @@ demo: $(READY)  ## the whole job on this machine: render, train, score, label
 
 test: $(READY)  ## everything, on real services
 	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
+	$(BIN)/python -m pytest tests/integration
 
 test-fast: $(READY)  ## unit and parity tests only
-	$(BIN)/python -m pytest tests/unit tests/parity
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -190,7 +190,7 @@ def test_what_the_parser_cannot_read_is_named(
         (
             "train",
             [*TINY, "--batch", "30"],
-            "train: --batch 30 is not a multiple of --micro-batch 4 x --num-workers 2 = 8; "
+            "train: --batch 30 is not a multiple of --micro-batch 8 x --num-workers 2 = 16; "
             "use --batch 32",
         ),
         ("train", [*TINY, "--lr", "-1"], "train: --lr -1.0: Input should be greater than 0"),
