@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 IN_PARALLEL := tests/unit tests/parity --numprocesses 2 --dist loadfile
+ALL_OTHERS := --ignore tests/unit --ignore tests/parity
 
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
@@ -28,7 +29,7 @@ demo: $(READY)  ## the whole job on this machine: render, train, score, label
 test: $(READY)  ## everything, on real services
 	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
 	$(BIN)/python -m pytest $(IN_PARALLEL)
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest $(ALL_OTHERS)
 
 test-fast: $(READY)  ## unit and parity tests only
 	$(BIN)/python -m pytest $(IN_PARALLEL)

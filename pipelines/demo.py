@@ -42,7 +42,7 @@ class Size:
 FULL = Size(
     scenes={"train": {"indoor": 60, "street": 30}, "held-out": {"indoor": 16, "street": 16}},
     frames_per_scene=4,
-    steps={"fp32": {"depth": 60, "normals": 200}, "bf16": {"depth": 75, "normals": 550}},
+    steps={"fp32": {"depth": 60, "normals": 200}, "bf16": {"depth": 75, "normals": 400}},
     many_steps=50,
 )
 QUICK = Size(

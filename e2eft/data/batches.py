@@ -19,10 +19,9 @@ import torch
 
 from e2eft.data.batch import Batch, rgb_tensor
 from e2eft.data.sample import Sample
-from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
+from e2eft.data.shards import ROWS_PER_GROUP, TRUTH, ShardIndex, decode_row
 from e2eft.data.transforms import flip_sample
 
-TRUTH = ("depth", "normals")
 CHOICE_STREAM, ORDER_STREAM, FLIP_STREAM, NOISE_STREAM = range(4)
 
 
@@ -145,6 +144,9 @@ class FrameReader:
 
     latents: read the cached latents of the colour images instead of these; frames are black then.
     truth: which of `depth` and `normals` are read; the other is unknown in every frame then.
+
+    Raises:
+        ValueError: if `truth` names what no shard has.
     """
 
     def __init__(
@@ -155,6 +157,8 @@ class FrameReader:
         latents: bool = False,
         truth: tuple[str, ...] = TRUTH,
     ) -> None:
+        if unheard_of := set(truth) - set(TRUTH):
+            raise ValueError(f"shards hold {' and '.join(TRUTH)}, not {', '.join(unheard_of)}")
         self.shards, self.cached_groups, self.latents = shards, cached_groups, latents
         self.unread = frozenset(TRUTH) - frozenset(truth)
         self._groups: OrderedDict[tuple[int, int, int], list[dict[str, Any]]] = OrderedDict()

@@ -34,6 +34,8 @@ from e2eft.data.sample import (
 
 KIND = "shards"
 SHARD_SCHEMA_VERSION = 1
+TRUTH = ("depth", "normals")
+"""The columns that a loss may look at, and that are not read if it does not."""
 ROWS_PER_GROUP = 8
 ZSTD_LEVEL = 3
 
@@ -264,9 +266,19 @@ class ShardIndex:
         self, part: int, group: int, without: frozenset[str] = frozenset()
     ) -> list[dict[str, Any]]:
         """The rows of one row group, still encoded. Columns `without` which one can do are not
-        fetched from the store."""
+        fetched from the store.
+
+        Raises:
+            ArtifactError: if another column is not there.
+        """
         columns = [name for name in SCHEMA.names if name not in without]
-        return self._read(self.part_paths[part], group, columns)
+        path = self.part_paths[part]
+        rows = self._read(path, group, columns)
+        if missing := [name for name in columns for row in rows[:1] if name not in row]:
+            raise ArtifactError(
+                f"{self.artifact.uri}: {path} has no column {', '.join(missing)}; prepare it anew"
+            )
+        return rows
 
     def read_group_with_latents(
         self, part: int, group: int, without: frozenset[str] = frozenset()

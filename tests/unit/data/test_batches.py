@@ -281,6 +281,11 @@ def test_truth_that_nobody_looks_at_is_not_read(
     assert {"depth", "normals"} & set(reader._row(0, 2)) == set(truth), "columns were fetched"
 
 
+def test_truth_that_no_shard_has_is_refused(shards: list[ShardIndex]) -> None:
+    with pytest.raises(ValueError, match="shards hold depth and normals, not disparity"):
+        FrameReader(shards, truth=("depth", "disparity"))
+
+
 def test_frames_without_depth_or_camera_make_a_batch_and_its_mirror() -> None:
     whole = analytic_frame(0)
     frame = replace(

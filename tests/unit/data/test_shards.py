@@ -244,6 +244,17 @@ def test_shards_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         open_shards(uri)
 
 
+@pytest.mark.parametrize("column", ["rgb", "depth", "normals", "intrinsics_px"])
+def test_a_part_without_one_of_its_columns_is_refused(column: str, tmp_path: Path) -> None:
+    """It must not be taken for a column that nobody asked for."""
+    shards = open_shards(write_shards(str(tmp_path), [analytic_frame(0)]).uri)
+    path = tmp_path / part_path(0)
+    pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    with pytest.raises(ArtifactError, match=f"part-000000.parquet has no column {column}"):
+        shards.read_group(0, 0)
+    assert column not in shards.read_group(0, 0, frozenset({column}))[0]
+
+
 def test_frames_of_one_truth_and_without_a_camera_are_kept(tmp_path: Path) -> None:
     frame = replace(analytic_frame(3), intrinsics_px=unknown_intrinsics())
     depth_only = replace(frame, normals_cam=unknown_normals(*frame.size))
