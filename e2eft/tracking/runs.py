@@ -72,11 +72,11 @@ class Run:
 
     def params(self, values: dict[str, Any]) -> None:
         """Logs flattened parameters; those of a resumed run are there already."""
-        from mlflow.entities import Param
-
         flat = {name: str(value)[:PARAM_LIMIT] for name, value in flatten(values).items()}
 
         def write() -> None:
+            from mlflow.entities import Param
+
             client = client_of(self.uri)
             known = client.get_run(self.run_id).data.params
             new = [Param(name, value) for name, value in flat.items() if name not in known]
@@ -85,12 +85,16 @@ class Run:
         self._try("parameters", write)
 
     def metrics(self, values: dict[str, float], step: int = 0) -> None:
-        from mlflow.entities import Metric
-        from mlflow.utils.time import get_current_time_millis
 
-        now = get_current_time_millis()
-        batch = [Metric(name, value, now, step) for name, value in values.items()]
-        self._try("metrics", lambda: client_of(self.uri).log_batch(self.run_id, metrics=batch))
+        def write() -> None:
+            from mlflow.entities import Metric
+            from mlflow.utils.time import get_current_time_millis
+
+            now = get_current_time_millis()
+            batch = [Metric(name, value, now, step) for name, value in values.items()]
+            client_of(self.uri).log_batch(self.run_id, metrics=batch)
+
+        self._try("metrics", write)
 
     def image(self, picture: np.ndarray | Image.Image, name: str) -> None:
         """A picture (uint8 `[h w 3]`) under the run's artifacts."""
@@ -109,9 +113,10 @@ class Run:
 
     def dataset(self, uri: str, digest: str, context: str) -> None:
         """An artifact that the run read, by its manifest's digest."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
 
         def write() -> None:
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
             source = json.dumps({"uri": uri, "manifest_sha256": digest})
             name = uri.rstrip("/").rsplit("/", 1)[-1]
             dataset = Dataset(name, digest[:32], source_type="e2eft-artifact", source=source)
@@ -125,18 +130,12 @@ class Run:
 
 
 class NoRun(Run):
-    """Tracking switched off: the same calls, and nothing happens."""
+    """Tracking switched off: the same calls, and nothing happens, not even an import of MLflow."""
 
     def __init__(self) -> None:
         super().__init__("", "")
 
     def _try(self, what: str, write: Any) -> None:
-        return None
-
-    def params(self, values: dict[str, Any]) -> None:
-        return None
-
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
         return None
 
 

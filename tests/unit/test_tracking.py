@@ -1,5 +1,7 @@
 """Runs and the registry, on a SQLite file."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +115,17 @@ def test_without_tracking_nothing_is_written(
     run.tags({"a": "b"})
     run.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tracking_mlflow_need_not_be_there() -> None:
+    program = (
+        "import sys; sys.modules['mlflow'] = None\n"
+        "from e2eft.config import TrackingConfig\n"
+        "from e2eft.tracking import start_run\n"
+        "run = start_run(TrackingConfig(enabled=False), 'n', 'i', {})\n"
+        "run.params({'a': 1}); run.metrics({'b': 2.0}); run.dataset('u', 'd', 'c'); run.finish()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_server_that_is_not_there_is_one_clear_line_within_seconds() -> None:
