@@ -92,7 +92,7 @@ class DataConfig(Config):
     comes from
     one dataset, as in the paper, so datasets may differ in size."""
 
-    outside_identity = frozenset({"decode_threads"})
+    outside_identity = frozenset({"decode_threads", "keep_gb"})
 
     uris: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], flag("data")] = ()
     """Shards to train on. Repeat for several datasets."""
@@ -108,6 +108,9 @@ class DataConfig(Config):
     size."""
     decode_threads: Positive = 2
     """Threads that decode frames ahead of the training step on each worker."""
+    keep_gb: Annotated[float, Field(ge=0)] = 1.0
+    """Decoded frames that each worker keeps in memory for the next epoch, in gigabytes: a small
+    dataset is decoded once."""
     limit: Annotated[Positive | None, flag("limit")] = None
     """Use only the first frames of every dataset."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -39,17 +40,26 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on `device`."""
-        return replace(
-            self,
-            rgb=self.rgb.to(device, non_blocking=non_blocking),
-            depth_m=self.depth_m.to(device, non_blocking=non_blocking),
-            normals_cam=self.normals_cam.to(device, non_blocking=non_blocking),
-            valid=self.valid.to(device, non_blocking=non_blocking),
-            intrinsics_px=self.intrinsics_px.to(device, non_blocking=non_blocking),
-            rgb_latents=None
-            if self.rgb_latents is None
-            else self.rgb_latents.to(device, non_blocking=non_blocking),
-        )
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which `to` a GPU need not wait."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {
+            field.name: _moved(value, move)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def _moved(tensor: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is one number in memory, as what was not read is, stays one."""
+    if tensor.numel() == 0 or any(tensor.stride()):
+        return move(tensor)
+    return move(tensor[(0,) * tensor.ndim].clone()).expand(tensor.shape)
 
 
 def rgb_tensor(images: list[np.ndarray]) -> Float[Tensor, "n 3 h w"]:

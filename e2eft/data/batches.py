@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from e2eft.data.batch import Batch, rgb_tensor
-from e2eft.data.sample import Sample
+from e2eft.data.sample import Sample, is_constant
 from e2eft.data.shards import ROWS_PER_GROUP, TRUTH, ShardIndex, decode_row
 from e2eft.data.transforms import flip_sample
 
@@ -79,13 +79,14 @@ class SamplingPlan:
         datasets, earlier = self._choices
         dataset = int(datasets[index])
         length, first = self.lengths[dataset], int(earlier[index]) * self.micro_size
+        flips = stream(self.seed, FLIP_STREAM, index).random(self.micro_size)
+        seeds = stream(self.seed, NOISE_STREAM, index).integers(2**62, size=self.micro_size)
         frames: list[PlannedFrame] = []
-        for number in range(first, first + self.micro_size):
-            epoch, position = divmod(number, length)
+        for offset in range(self.micro_size):
+            epoch, position = divmod(first + offset, length)
             row = int(self.epoch_order(dataset, epoch)[position])
-            flip = stream(self.seed, FLIP_STREAM, dataset, number).random() < self.flip_probability
-            noise = int(stream(self.seed, NOISE_STREAM, dataset, number).integers(2**62))
-            frames.append(PlannedFrame(dataset, row, bool(flip), noise))
+            flip = bool(flips[offset] < self.flip_probability)
+            frames.append(PlannedFrame(dataset, row, flip, int(seeds[offset])))
         return frames
 
     def of_rank(self, step: int, rank: int, world_size: int, accumulation: int) -> list[int]:
@@ -126,12 +127,12 @@ def collate(
         # Not a number, so that nobody takes for an image what was never decoded.
         rgb = torch.tensor(torch.nan).expand(len(samples), 3, *samples[0].size)
         stacked = torch.from_numpy(np.stack(latents)).float()
-    depth = torch.from_numpy(np.stack([sample.depth_m for sample in samples]))
-    normals = torch.from_numpy(np.stack([sample.normals_cam for sample in samples]))
+    depth = _stacked([sample.depth_m for sample in samples])
+    normals = _stacked([sample.normals_cam for sample in samples]).permute(0, 3, 1, 2)
     return Batch(
         rgb=rgb,
         depth_m=depth,
-        normals_cam=normals.permute(0, 3, 1, 2).contiguous(),
+        normals_cam=normals.contiguous() if any(normals.stride()) else normals,
         valid=torch.isfinite(depth) & (depth <= max_depth_m),
         keys=[sample.key for sample in samples],
         intrinsics_px=torch.from_numpy(np.stack([s.intrinsics_px for s in samples])).float(),
@@ -139,9 +140,18 @@ def collate(
     )
 
 
+def _stacked(arrays: list[np.ndarray]) -> torch.Tensor:
+    """Arrays of one shape along a new first axis; the unknown stays one number in memory."""
+    if all(map(is_constant, arrays)):
+        return torch.tensor(arrays[0].flat[0]).expand(len(arrays), *arrays[0].shape)
+    return torch.from_numpy(np.stack(arrays))
+
+
 class FrameReader:
     """Decodes rows of several shards; encoded row groups are kept for the rows still to come.
 
+    keep_bytes: decoded frames are kept for the next epoch as long as there is room: the first ones
+    read, so that of a dataset which does not fit at least those are not decoded again.
     latents: read the cached latents of the colour images instead of these; frames are black then.
     truth: which of `depth` and `normals` are read; the other is unknown in every frame then.
 
@@ -154,6 +164,7 @@ class FrameReader:
         shards: list[ShardIndex],
         cached_groups: int = 512,
         *,
+        keep_bytes: int = 0,
         latents: bool = False,
         truth: tuple[str, ...] = TRUTH,
     ) -> None:
@@ -162,6 +173,7 @@ class FrameReader:
         self.shards, self.cached_groups, self.latents = shards, cached_groups, latents
         self.unread = frozenset(TRUTH) - frozenset(truth)
         self._groups: OrderedDict[tuple[int, int, int], list[dict[str, Any]]] = OrderedDict()
+        self._room, self._kept = keep_bytes, dict[tuple[int, int], Sample]()
 
     def _row(self, dataset: int, row: int) -> dict[str, Any]:
         shards = self.shards[dataset]
@@ -177,7 +189,13 @@ class FrameReader:
 
     def read(self, dataset: int, row: int) -> Sample:
         """One frame, decoded."""
-        return decode_row(self._row(dataset, row))
+        if kept := self._kept.get((dataset, row)):
+            return kept
+        sample = decode_row(self._row(dataset, row))
+        if sample.nbytes <= self._room:
+            self._room -= sample.nbytes
+            self._kept[dataset, row] = sample
+        return sample
 
     def frame(self, planned: PlannedFrame) -> Sample:
         """A planned frame, mirrored if the plan says so."""
@@ -219,14 +237,19 @@ def iterate_batches(
     indices: Iterator[int],
     max_depth_m: float,
     threads: int = 2,
-    ahead: int = 4,
+    ahead: int | None = None,
+    *,
+    pin: bool = False,
 ) -> Iterator[TrainingBatch]:
-    """The micro-batches of `indices` in order, decoded `ahead` of their use."""
+    """The micro-batches of `indices` in order, decoded `ahead` of their use (default: two a
+    thread), in page-locked memory if `pin`."""
+    ahead = 2 * threads if ahead is None else ahead
 
     def load(index: int) -> TrainingBatch:
         frames = plan.micro_batch(index)
         seeds, flips = [frame.seed for frame in frames], tuple(frame.flip for frame in frames)
-        return TrainingBatch(reader.batch(frames, max_depth_m), seeds, flips)
+        batch = reader.batch(frames, max_depth_m)
+        return TrainingBatch(batch.pin_memory() if pin else batch, seeds, flips)
 
     waiting: list[Future[TrainingBatch]] = []
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")

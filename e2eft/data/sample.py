@@ -82,6 +82,12 @@ class Sample:
         """(height, width) in pixels."""
         return self.rgb.shape[0], self.rgb.shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """What the arrays take in memory; what is unknown takes nothing."""
+        arrays = (self.rgb, self.depth_m, self.normals_cam)
+        return sum(0 if is_constant(array) else array.nbytes for array in arrays)
+
 
 def storable_depth(depth_m: np.ndarray) -> np.ndarray:
     """float32 metres: what is too far to be stored counts as sky, what is too near as unknown."""
@@ -97,6 +103,11 @@ def unknown_depth(height: int, width: int) -> np.ndarray:
 def unknown_normals(height: int, width: int) -> np.ndarray:
     """Normals of a frame that has none: float32 `[h w 3]`, NaN, read-only, of no size in memory."""
     return np.broadcast_to(np.float32(np.nan), (height, width, 3))
+
+
+def is_constant(array: np.ndarray) -> bool:
+    """Whether it is one number in memory, as `unknown_depth` and `unknown_normals` are."""
+    return not any(array.strides)
 
 
 def unknown_intrinsics() -> np.ndarray:

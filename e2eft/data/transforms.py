@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from e2eft.data.resize import resize_normals, resize_rgb
-from e2eft.data.sample import Sample
+from e2eft.data.sample import Sample, is_constant
 from e2eft.geometry.camera import hflip_intrinsics, pixel_rays, resize_intrinsics
 
 
@@ -56,6 +56,8 @@ def flip_sample(sample: Sample) -> Sample:
         sample,
         rgb=sample.rgb[:, ::-1],
         depth_m=sample.depth_m[:, ::-1],
-        normals_cam=sample.normals_cam[:, ::-1] * np.array([-1, 1, 1], np.float32),
+        normals_cam=sample.normals_cam
+        if is_constant(sample.normals_cam)
+        else sample.normals_cam[:, ::-1] * np.array([-1, 1, 1], np.float32),
         intrinsics_px=hflip_intrinsics(sample.intrinsics_px, sample.size[1]),
     )

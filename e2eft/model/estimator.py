@@ -68,6 +68,7 @@ class Estimator:
         self.codec.to(device)
         self.denoiser.to(device)
         self.context = self.context.to(device)
+        self.schedule = self.schedule.to(device)
         return self
 
     def denoise(
@@ -125,7 +126,7 @@ class Estimator:
         height, width = image_latent.shape[-2:]
         shape = (self.codec.channels, height, width)
         x_t = initial_latent(initial, shape, seeds)
-        x_t = None if x_t is None else x_t.to(image_latent)
+        x_t = None if x_t is None else x_t.to(image_latent, non_blocking=True)
         grid = self.schedule.timesteps(steps, spacing)
         if x_t is None and steps > 1:
             raise ValueError("initial latent 'none' allows one step only")

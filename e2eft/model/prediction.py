@@ -5,7 +5,7 @@ All of it is fp32 whatever the denoiser's precision: a bf16 999 is 1000, and a_9
 Diffusion is 0.068.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -43,6 +43,10 @@ class NoiseSchedule:
         if config.prediction_type == "epsilon" and float(scheduler.alphas_cumprod[-1]) <= 0:
             raise ValueError("epsilon prediction is undefined at t = T-1 on a zero-SNR schedule")
         return cls(scheduler.alphas_cumprod.float(), config.prediction_type, scheduler)
+
+    def to(self, device: torch.device | str) -> "NoiseSchedule":
+        """The same schedule, its coefficients on the device where they are looked up."""
+        return replace(self, alphas_cumprod=self.alphas_cumprod.to(device))
 
     @property
     def length(self) -> int:
@@ -139,35 +143,37 @@ def initial_latent(
     if kind == "zeros":
         return torch.zeros(len(seeds), *shape)
     draw = _gaussian if kind == "gaussian" else _pyramid
-    return torch.stack([draw(shape, torch.Generator().manual_seed(seed)) for seed in seeds])
+    return torch.stack([draw(shape, seed) for seed in seeds])
 
 
-def _gaussian(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
+def _gaussian(shape: tuple[int, int, int], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _pyramid(
-    shape: tuple[int, int, int], generator: torch.Generator, discount: float = 0.9
-) -> Tensor:
-    """Gaussian noise plus bilinearly enlarged noise of ever coarser grids, at unit deviation."""
-    channels, height, width = shape
-    noise = torch.randn(shape, generator=generator)
-    h, w = height, width
-    for level in range(10):
-        ratio = 2 + 2 * float(torch.rand((), generator=generator))
-        h, w = max(1, int(h / ratio**level)), max(1, int(w / ratio**level))
-        coarse = torch.randn((1, channels, h, w), generator=generator)
-        fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-        noise = noise + fine * discount**level
-        if h == 1 or w == 1:
-            break
-    return noise / noise.std()
+def _pyramid(shape: tuple[int, int, int], seed: int) -> Tensor:
+    return pyramid_noise(shape, seed, torch.tensor([0.9]))[0]
 
 
 def pyramid_noise(
-    shape: tuple[int, int, int], seeds: list[int], strengths: list[float]
+    shape: tuple[int, int, int], seed: int, strengths: Float[Tensor, " n"]
 ) -> Float[Tensor, "n c h w"]:
-    """Marigold's annealed multi-resolution training noise: levels discounted by `strength` (0.9
-    t/T)."""
-    pairs = zip(seeds, strengths, strict=True)
-    return torch.stack([_pyramid(shape, torch.Generator().manual_seed(s), d) for s, d in pairs])
+    """Marigold's multi-resolution noise: Gaussian noise plus bilinearly enlarged noise of ever
+    coarser grids, level k discounted by strength^k; each image of it has unit deviation.
+
+    shape: `(c, h, w)` of one image. strengths: one an image; Marigold's annealed noise has 0.9 t/T.
+    The noise is made on their device. All images share the grids' sizes.
+    """
+    channels, height, width = shape
+    images, device = len(strengths), strengths.device
+    generator = torch.Generator(device).manual_seed(seed)
+    ratios = 2 + 2 * torch.rand(10, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn((images, *shape), generator=generator, device=device)
+    h, w = height, width
+    for level, ratio in enumerate(ratios.tolist()):
+        h, w = max(1, int(h / ratio**level)), max(1, int(w / ratio**level))
+        coarse = torch.randn((images, channels, h, w), generator=generator, device=device)
+        fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+        noise = noise + fine * (strengths**level)[:, None, None, None]
+        if h == 1 or w == 1:
+            break
+    return noise / noise.std((1, 2, 3), keepdim=True)

@@ -140,7 +140,12 @@ class Loop:
     ) -> None:
         self.context, self.config, self.engine, self.objective = context, config, engine, objective
         self.plan = make_plan(config, shards)
-        self.reader = FrameReader(shards, latents=cached_latents, truth=objective.truth)
+        self.reader = FrameReader(
+            shards,
+            keep_bytes=int(config.data.keep_gb * 1e9),
+            latents=cached_latents,
+            truth=objective.truth,
+        )
         self.panel_shards = panel_shards
         self.rate = LearningRate(config.optimizer.lr, config.schedule)
         self.ema: dict[str, Tensor] | None = None
@@ -176,8 +181,10 @@ class Loop:
         indices = chain.from_iterable(
             plan.of_rank(s, context.rank, context.world_size, accumulation) for s in steps
         )
-        data = self.config.data
-        return iterate_batches(plan, self.reader, indices, data.max_depth_m, data.decode_threads)
+        data, pin = self.config.data, context.device.type == "cuda"
+        return iterate_batches(
+            plan, self.reader, indices, data.max_depth_m, data.decode_threads, pin=pin
+        )
 
     def _optimizer_step(
         self, batches: Iterator[TrainingBatch], rate: float, window: WindowStatistics

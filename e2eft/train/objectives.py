@@ -55,6 +55,12 @@ def _generators(seeds: list[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
+def _micro_batch_generator(training: TrainingBatch, device: torch.device) -> torch.Generator:
+    """For what a micro-batch draws as a whole, where it is needed: image by image on the CPU it
+    would keep a GPU waiting. Which micro-batch a frame is in, the plan says, not the workers."""
+    return torch.Generator(device).manual_seed(training.seeds[0])
+
+
 def _gaussian_like(latent: Tensor, generators: list[torch.Generator]) -> Tensor:
     noise = [torch.randn(latent.shape[1:], generator=generator) for generator in generators]
     return torch.stack(noise).to(latent)
@@ -157,28 +163,27 @@ class DiffusionObjective(EndToEndObjective):
         unknown = functional.max_pool2d((~known[rows])[:, None].float(), codec.factor)
         return zip(image, codec.encode(target[rows]), 1 - unknown, strict=True)
 
-    def _timesteps(self, seeds: list[int]) -> Int[Tensor, " n"]:
-        """On the CPU, one seed a sample; draws above 1 - `single_step_share` become T-1."""
+    def _timesteps(self, count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Draws above 1 - `single_step_share` become T-1."""
         length, settings = self.estimator.schedule.length, self.settings
-        draws = torch.stack([torch.rand((), generator=g) for g in _generators(seeds)])
+        draws = torch.rand(count, generator=generator, device=generator.device)
         draws = draws / (1 - settings.single_step_share)
         t = (length * draws ** (1 / settings.timestep_skew)).long()
         return t.clamp(max=length - 1)
 
-    def _noise(self, clean: Tensor, t: Tensor, seeds: list[int]) -> Tensor:
+    def _noise(self, clean: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         if self.settings.noise == "gaussian":
-            return _gaussian_like(clean, _generators([seed + 1 for seed in seeds]))
-        length = self.estimator.schedule.length
-        strengths = [PYRAMID_STRENGTH * int(step) / length for step in t]
+            return torch.randn(clean.shape, generator=generator, device=t.device).to(clean)
+        strengths = PYRAMID_STRENGTH * t / self.estimator.schedule.length
         shape = (clean.shape[1], clean.shape[2], clean.shape[3])
-        return pyramid_noise(shape, [seed + 1 for seed in seeds], strengths).to(clean)
+        return pyramid_noise(shape, generator.initial_seed() + 1, strengths).to(clean)
 
     def loss(self, training: TrainingBatch) -> Tensor:
         condition, clean, mask = self._latents(training)
         schedule = self.estimator.schedule
-        t = self._timesteps(training.seeds)
-        noise = self._noise(clean, t, training.seeds)
-        t = t.to(clean.device)
+        generator = _micro_batch_generator(training, clean.device)
+        t = self._timesteps(len(clean), generator)
+        noise = self._noise(clean, t, generator)
         x_t = schedule.add_noise(clean, noise, t)
         latents = self.estimator.conditioned(condition, x_t) if self.settings.conditional else x_t
         error = (
@@ -217,8 +222,9 @@ class AutoencodingStep(nn.Module):
     def forward(self, image: Tensor, noise_seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """(reconstruction, mean, log variance); the posterior is sampled while training."""
         posterior = self.vae.encode(image).latent_dist
-        generator = torch.Generator().manual_seed(noise_seed)
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+        mean = posterior.mean
+        generator = torch.Generator(mean.device).manual_seed(noise_seed)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device).to(mean)
         latent = posterior.mean + posterior.std * noise
         return self.vae.decode(latent).sample, posterior.mean, posterior.logvar
 
@@ -252,14 +258,15 @@ class AutoencodingObjective:
         batch = training.batch
         depth, near_share = self._depth_target(batch)
         normals, _ = self.tasks["normals"].encode_target(batch)
-        draws = [torch.rand((), generator=g) for g in _generators(training.seeds)]
-        draw = torch.stack(draws).to(batch.rgb.device)[:, None, None, None]
+        device = batch.rgb.device
+        generator = _micro_batch_generator(training, device)
+        draw = torch.rand((len(batch), 1, 1, 1), generator=generator, device=device)
         shares = self.settings
         is_depth = draw < shares.depth_share
         is_normals = ~is_depth & (draw < shares.depth_share + shares.normals_share)
         image = torch.where(is_depth, depth, torch.where(is_normals, normals, batch.rgb))
         dtype = next(self._model.parameters()).dtype
-        made, mean, logvar = self._model(image.to(dtype), training.seeds[0])
+        made, mean, logvar = self._model(image.to(dtype), training.seeds[0] + 1)
         made, mean, logvar = made.float(), mean.float(), logvar.float()
         values = (made - image).square().mean()
         edges = _gradient_distance(made, image)

@@ -16,8 +16,8 @@ from e2eft.data.batches import (
     collate,
     iterate_batches,
 )
-from e2eft.data.sample import check_sample, unknown_depth, unknown_intrinsics
-from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, open_shards
+from e2eft.data.sample import Sample, check_sample, unknown_depth, unknown_intrinsics
+from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row, open_shards
 from e2eft.data.transforms import flip_sample
 from tests.frames import analytic_frame, write_shards
 
@@ -260,6 +260,53 @@ def test_the_reader_keeps_a_bounded_number_of_groups(
         assert len(reader._groups) <= 2
     # Row 11 opens the third group, so the first is read again.
     assert reads == {(0, 0): 2, (0, 1): 1, (1, 0): 1}
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of the rows that were decoded, in order."""
+    from e2eft.data import batches
+
+    made: list[str] = []
+
+    def counted(row: dict[str, Any]) -> Sample:
+        made.append(row["key"])
+        return decode_row(row)
+
+    monkeypatch.setattr(batches, "decode_row", counted)
+    return made
+
+
+def test_frames_that_fit_are_decoded_once(shards: list[ShardIndex], decoded: list[str]) -> None:
+    one = FrameReader(shards).read(0, 0).nbytes
+    assert one == 16 * 24 * (3 + 4 + 12)
+    decoded.clear()
+    reader = FrameReader(shards, keep_bytes=2 * one)
+    for row in (0, 1, 2, 0, 1, 2):
+        assert reader.read(0, row).key == f"analytic/frame-{row:04d}"
+    assert decoded == [f"analytic/frame-{row:04d}" for row in (0, 1, 2, 2)]
+
+
+def test_a_kept_frame_is_still_mirrored_when_the_plan_says_so(shards: list[ShardIndex]) -> None:
+    fresh, reader = FrameReader(shards), FrameReader(shards, keep_bytes=10**9)
+    for flip in (True, False, True):
+        frames = [PlannedFrame(0, row, flip, 0) for row in (3, 4)]
+        kept, plain = reader.batch(frames, 80.0), fresh.batch(frames, 80.0)
+        torch.testing.assert_close(kept.rgb, plain.rgb, rtol=0, atol=0)
+        torch.testing.assert_close(
+            kept.normals_cam, plain.normals_cam, rtol=0, atol=0, equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_what_was_not_read_is_one_number_in_memory(flip: bool, shards: list[ShardIndex]) -> None:
+    reader = FrameReader(shards, keep_bytes=10**9, truth=())
+    batch = reader.batch([PlannedFrame(0, 0, flip, 0), PlannedFrame(0, 1, flip, 0)], 80.0)
+    assert reader.read(0, 0).nbytes == 16 * 24 * 3
+    for moved in (batch, batch.to("meta")):
+        assert moved.depth_m.shape == (2, 16, 24) and not any(moved.depth_m.stride())
+        assert moved.normals_cam.shape == (2, 3, 16, 24) and not any(moved.normals_cam.stride())
+    assert batch.to("meta").rgb.stride() == batch.rgb.stride()
 
 
 @pytest.mark.parametrize("truth", [("depth",), ("normals",), ()])

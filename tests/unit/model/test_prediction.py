@@ -45,10 +45,19 @@ def test_a_seed_names_one_images_noise(kind: str) -> None:
 
 def test_annealed_pyramids_go_from_white_to_blotted() -> None:
     strengths = [0.0, 0.45, 0.9]
-    correlations = [neighbour_correlation(pyramid_noise(SHAPE, SEEDS, [s] * 20)) for s in strengths]
+    noises = [pyramid_noise(SHAPE, 1, torch.full((20,), strength)) for strength in strengths]
+    correlations = [neighbour_correlation(noise) for noise in noises]
     assert correlations == sorted(correlations)
     # At strength 0 only the level without discount is added: noise of the same size.
     assert abs(correlations[0]) < 0.02 and correlations[2] > 0.25
+
+
+def test_each_image_of_a_pyramid_has_its_own_strength() -> None:
+    mixed = pyramid_noise(SHAPE, 1, torch.tensor([0.0, 0.9]).repeat(10))
+    white, blotted = mixed[::2], mixed[1::2]
+    assert abs(neighbour_correlation(white)) < 0.02 and neighbour_correlation(blotted) > 0.25
+    torch.testing.assert_close(mixed.flatten(1).std(dim=1), torch.ones(20), rtol=1e-5, atol=0)
+    assert len({float(image[0, 0, 0]) for image in mixed}) == 20
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1), (4, 1, 90), (4, 2, 3)])
