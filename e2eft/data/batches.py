@@ -33,8 +33,7 @@ def stream(seed: int, *path: int) -> np.random.Generator:
 @dataclass(frozen=True)
 class PlannedFrame:
     """One frame of a micro-batch: dataset number, global row in it, whether it is mirrored, and a
-    seed of
-    its own for noise and timesteps."""
+    seed of its own. What is drawn for the micro-batch at once takes the first frame's."""
 
     dataset: int
     row: int

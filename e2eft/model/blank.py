@@ -1,8 +1,9 @@
-"""A small Stable Diffusion with random weights: the architecture of the packaged base models."""
+"""Stable Diffusion with random weights: the small one of the packaged base models, and the parts of
+the real one."""
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -21,12 +22,9 @@ def blank_vae() -> AutoencoderKL:
 
     Narrow, because it must learn in CPU minutes and the demo decodes through it in every step.
     """
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16, 32, 64),  # type: ignore[arg-type]
-        down_block_types=("DownEncoderBlock2D",) * 4,  # type: ignore[arg-type]
-        up_block_types=("UpDecoderBlock2D",) * 4,  # type: ignore[arg-type]
+    vae = _autoencoder(
+        (8, 16, 32, 64),
         layers_per_block=1,
-        latent_channels=4,
         norm_num_groups=4,
         mid_block_add_attention=False,
         sample_size=128,
@@ -34,6 +32,17 @@ def blank_vae() -> AutoencoderKL:
     )
     _start_near_linear(vae)
     return vae
+
+
+def _autoencoder(widths: tuple[int, ...], **settings: Any) -> AutoencoderKL:
+    """Stable Diffusion's kind of VAE: one block a width, 4 latent channels."""
+    return AutoencoderKL(
+        block_out_channels=widths,  # type: ignore[arg-type]
+        down_block_types=("DownEncoderBlock2D",) * len(widths),  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * len(widths),  # type: ignore[arg-type]
+        latent_channels=4,
+        **settings,
+    )
 
 
 @torch.no_grad()
@@ -72,6 +81,24 @@ def blank_unet(in_channels: int = 4) -> UNet2DConditionModel:
         norm_num_groups=16,
         use_linear_projection=True,
     )
+
+
+def stable_diffusion_2_unet() -> UNet2DConditionModel:
+    """Stable Diffusion 2's: 866 M parameters, for prompts embedded 1024 wide."""
+    return UNet2DConditionModel(
+        sample_size=96,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(320, 640, 1280, 1280),
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),  # type: ignore[arg-type]
+        use_linear_projection=True,
+    )
+
+
+def stable_diffusion_2_vae() -> AutoencoderKL:
+    """Stable Diffusion 2's: 84 M parameters."""
+    return _autoencoder((128, 256, 512, 512), layers_per_block=2, sample_size=768)
 
 
 def stable_diffusion_2_scheduler(**changes: object) -> DDIMScheduler:

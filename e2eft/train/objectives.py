@@ -225,8 +225,8 @@ class AutoencodingStep(nn.Module):
         mean = posterior.mean
         generator = torch.Generator(mean.device).manual_seed(noise_seed)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device).to(mean)
-        latent = posterior.mean + posterior.std * noise
-        return self.vae.decode(latent).sample, posterior.mean, posterior.logvar
+        latent = mean + posterior.std * noise
+        return self.vae.decode(latent).sample, mean, posterior.logvar
 
 
 class AutoencodingObjective:

@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from e2eft.config import VAE_FACTOR
-from e2eft.model.blank import stable_diffusion_2_scheduler
+from e2eft.model.blank import (
+    stable_diffusion_2_scheduler,
+    stable_diffusion_2_unet,
+    stable_diffusion_2_vae,
+)
 from e2eft.model.codec import Codec
 from e2eft.model.estimator import Estimator, ModelCard
 from e2eft.model.prediction import NoiseSchedule
@@ -26,28 +29,13 @@ def count(module: torch.nn.Module) -> int:
 @pytest.fixture(scope="module")
 def unet() -> Any:
     with torch.device("meta"):
-        return UNet2DConditionModel(
-            sample_size=96,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=CONTEXT_WIDTH,
-            attention_head_dim=(5, 10, 20, 20),
-            use_linear_projection=True,
-        )
+        return stable_diffusion_2_unet()
 
 
 @pytest.fixture(scope="module")
 def vae() -> Any:
     with torch.device("meta"):
-        return AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=768,
-        )
+        return stable_diffusion_2_vae()
 
 
 def test_it_is_the_architecture_of_the_paper(unet: Any, vae: Any) -> None:
