@@ -17,6 +17,7 @@ from typing import Any
 
 from e2eft import __version__
 from e2eft.config import Config
+from e2eft.errors import E2eftError
 from e2eft.storage import StorageError, Store, open_store
 
 MANIFEST = "manifest.json"
@@ -26,7 +27,7 @@ SCHEMA_VERSION = 1
 """Version of the manifest; an artifact of a newer one is refused."""
 
 
-class ArtifactError(ValueError):
+class ArtifactError(E2eftError):
     """An artifact that is missing, of the wrong kind, too new, or made with another
     configuration."""
 

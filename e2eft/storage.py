@@ -20,6 +20,8 @@ from urllib.parse import unquote, urlparse
 
 import pyarrow.fs as pafs
 
+from e2eft.errors import MissingError, StorageError
+
 S3_RETRIES = 5
 CREDENTIAL_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -28,14 +30,6 @@ CREDENTIAL_VARIABLES = (
     "AWS_PROFILE",
 )
 _SESSION_LOCK = Lock()
-
-
-class StorageError(ValueError):
-    """A URI that cannot be read or written; the message names it and the fix."""
-
-
-class MissingError(StorageError):
-    """A file that is not there."""
 
 
 class Store(Protocol):

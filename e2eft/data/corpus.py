@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from e2eft.artifacts import FORMAT, MANIFEST, Artifact
 from e2eft.data.shards import ROWS_PER_GROUP, open_shards
 from e2eft.data.sources.images import ImageError, ListedImage, list_images, with_output_names
+from e2eft.errors import E2eftError
 from e2eft.storage import LocalStore, StorageError, Store, open_store
 
 PLAN = "plan/images.parquet"
@@ -36,7 +37,7 @@ PLAN_SCHEMA = pa.schema(
 reason: why it is refused unread, or ""; shard, row: its place in a shards artifact, or "", 0."""
 
 
-class CorpusError(ValueError):
+class CorpusError(E2eftError):
     """A corpus that cannot be labelled; the message names it and the fix."""
 
 

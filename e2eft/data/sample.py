@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from e2eft.errors import E2eftError
 from e2eft.geometry.camera import pixel_rays
 
 MIN_DEPTH_M = 0.01
@@ -12,7 +13,7 @@ MAX_DEPTH_M = 655.36
 frame."""
 
 
-class SampleError(ValueError):
+class SampleError(E2eftError):
     """A frame that breaks the contract of `Sample`. `reason` is a short code that is counted."""
 
     def __init__(self, reason: str, detail: str) -> None:

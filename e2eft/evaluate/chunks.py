@@ -14,12 +14,13 @@ from e2eft.data.labels import REJECTED, LabelIndex
 from e2eft.data.resize import resize_depth
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ShardIndex, decode_row
+from e2eft.errors import E2eftError
 from e2eft.evaluate.protocols import ScoringProtocol
 from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, empty_row
 from e2eft.storage import MissingError, StorageError
 
 
-class UnscoredError(ValueError):
+class UnscoredError(E2eftError):
     """A prediction that cannot be scored. `status` is counted."""
 
     def __init__(self, status: str, detail: str) -> None:

@@ -16,6 +16,7 @@ from e2eft.cluster import connect, count_gpus, quiet_ray_data, require_room
 from e2eft.config import LabelConfig
 from e2eft.data.corpus import Corpus
 from e2eft.data.labels import DEGRADED, INDEX_SCHEMA, OK, REJECTED, encode_index, part_path
+from e2eft.errors import E2eftError
 from e2eft.label.chunks import Work, decode_part, from_table, to_table, write_chunk
 from e2eft.storage import Store
 
@@ -23,7 +24,7 @@ PROGRESS_EVERY_S = 10.0
 CORPUS = "corpus"
 
 
-class WorkerError(ValueError):
+class WorkerError(E2eftError):
     """What stopped a worker and its job: a store or model that cannot be reached or used."""
 
 

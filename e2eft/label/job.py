@@ -25,6 +25,7 @@ from e2eft.data.labels import (
     read_index,
 )
 from e2eft.data.sources.images import DEGRADATIONS, REASONS
+from e2eft.errors import E2eftError
 from e2eft.label.chunks import Work
 from e2eft.label.gallery import count_outcomes, render_gallery
 from e2eft.label.graph import Backlog, label_parts
@@ -38,7 +39,7 @@ MODEL_PIN = "plan/model.json"
 GALLERY = "gallery.html"
 
 
-class LabelError(ValueError):
+class LabelError(E2eftError):
     """A labelling job that cannot go on or be committed; the message says why and what to do."""
 
 

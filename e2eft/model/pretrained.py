@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from e2eft.artifacts import MANIFEST, load_artifact
 from e2eft.config import VAE_FACTOR, ConvInHalving, ModelConfig
+from e2eft.errors import E2eftError
 from e2eft.model.blank import write_blank_model
 from e2eft.model.codec import Codec
 from e2eft.model.estimator import CARD_NAME, Estimator, ModelCard
@@ -38,7 +39,7 @@ IMAGE_PIPELINE = "StableDiffusionPipeline"
 PIPELINES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
 
 
-class ModelError(ValueError):
+class ModelError(E2eftError):
     """A model that cannot be found or does not fit; the message names it and what would."""
 
 

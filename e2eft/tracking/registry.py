@@ -24,6 +24,7 @@ SERVED_SOURCE = (
     "__init__.py",
     "artifacts.py",
     "config",
+    "errors.py",
     "storage.py",
     "data",
     "geometry",

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from e2eft.config import TrackingConfig
+from e2eft.errors import E2eftError
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 PARAM_LIMIT = 500
 
 
-class TrackingError(ValueError):
+class TrackingError(E2eftError):
     """An MLflow server, model or alias that cannot be reached or found."""
 
 

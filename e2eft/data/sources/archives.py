@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pyarrow import fs as pafs
 
+from e2eft.errors import E2eftError
 from e2eft.storage import MissingError, StorageError, Store, open_store
 
 _LOCAL_HEADER = 30
@@ -21,7 +22,7 @@ _SPARE = 256
 """Bytes for the extra fields of a member's own header, whose length only that header says."""
 
 
-class CorruptArchiveError(ValueError):
+class CorruptArchiveError(E2eftError):
     """An archive, or a member of one, that cannot be read."""
 
 

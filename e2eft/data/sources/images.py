@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from e2eft.errors import E2eftError
 from e2eft.storage import Store
 
 REASONS: dict[str, str] = {
@@ -99,7 +100,7 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _LIMIT_LOCK = threading.Lock()
 
 
-class ImageError(ValueError):
+class ImageError(E2eftError):
     """An image that gets no label. `reason` is one of `REASONS`."""
 
     def __init__(self, reason: str, detail: str) -> None:
