@@ -18,7 +18,7 @@ from typing import Any
 from e2eft import __version__
 from e2eft.config import Config
 from e2eft.errors import E2eftError
-from e2eft.storage import StorageError, Store, open_store
+from e2eft.storage import MissingError, Store, open_store
 
 MANIFEST = "manifest.json"
 CLAIM = "_claim.json"
@@ -125,7 +125,7 @@ def claim(store: Store, kind: str, config: Config, overwrite: bool = False) -> A
                 "use another --out, or --overwrite to delete what is there"
             )
         if lines:
-            store.delete_all()
+            store.delete_many([path for path, _ in store.list()])
             store.write(CLAIM, content)
     return load_artifact(store.uri, kind) if store.exists(MANIFEST) else None
 
@@ -166,9 +166,7 @@ def load_artifact(uri: str, *kinds: str) -> Artifact:
     store = open_store(uri)
     try:
         body = json.loads(store.read(MANIFEST))
-    except StorageError as error:
-        if "is not there" not in str(error):
-            raise
+    except MissingError:
         hint = (
             "; its stage was started but has not finished: run it again"
             if store.exists(CLAIM)

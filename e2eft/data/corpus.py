@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from e2eft.artifacts import FORMAT, MANIFEST, Artifact
 from e2eft.data.shards import ROWS_PER_GROUP, open_shards
 from e2eft.data.sources.images import ImageError, ListedImage, list_images, with_output_names
-from e2eft.errors import E2eftError
-from e2eft.storage import LocalStore, StorageError, Store, open_store
+from e2eft.errors import DeniedError, E2eftError, MissingError, StorageError, UnreachableError
+from e2eft.storage import LocalStore, Store, open_store
 
 PLAN = "plan/images.parquet"
 PLAN_SCHEMA = pa.schema(
@@ -130,11 +130,10 @@ def _plan_row(image: ListedImage, uri: str, shard: str = "", row: int = 0) -> di
 
 def _list_shards(uri: str) -> tuple[list[dict[str, Any]], Artifact]:
     index = open_shards(uri)
-    filesystem, base = index.artifact.store.filesystem()
     images: list[ListedImage] = []
     places: list[tuple[str, int]] = []
     for path in index.part_paths:
-        with filesystem.open_input_file(f"{base}/{path}") as file:
+        with index.artifact.store.open(path) as file:
             keys = pq.read_table(file, columns=["key"])["key"].to_pylist()
         images += [ListedImage(key, key, 0) for key in keys]
         places += [(path, row) for row in range(len(keys))]
@@ -168,7 +167,7 @@ def read_image(store: Store, row: dict[str, Any]) -> bytes:
     Raises:
         ImageError: the reason that the plan gives, or read_missing, read_denied, read_failed,
             source_changed.
-        StorageError: if the store itself does not answer: no image's fault, and worth a retry.
+        UnreachableError: if the store itself does not answer: no image's fault, and worth a retry.
     """
     if row["reason"]:
         raise ImageError(row["reason"], row["key"])
@@ -176,14 +175,13 @@ def read_image(store: Store, row: dict[str, Any]) -> bytes:
         return _read_from_shard(store, row["shard"], row["row"])
     try:
         content = store.read(row["key"])
-    except StorageError as error:
-        for hint, reason in _PER_IMAGE.items():
-            if hint in str(error):
-                raise ImageError(reason, str(error)) from error
+    except UnreachableError:
         raise
-    except OSError as error:
-        reason = "read_denied" if isinstance(error, PermissionError) else "read_failed"
-        raise ImageError(reason, f"{row['uri']}: {error.strerror}") from error
+    except StorageError as error:
+        reason = next(
+            (r for kind, r in _PER_IMAGE.items() if isinstance(error, kind)), "read_failed"
+        )
+        raise ImageError(reason, str(error)) from error
     if len(content) != row["size_bytes"]:
         raise ImageError(
             "source_changed", f"{len(content)} bytes, {row['size_bytes']} when it was listed"
@@ -191,17 +189,15 @@ def read_image(store: Store, row: dict[str, Any]) -> bytes:
     return content
 
 
-_PER_IMAGE = {
-    "is not there": "read_missing",
-    "may not do this": "read_denied",
-    "access denied": "read_denied",
+_PER_IMAGE: dict[type[StorageError], str] = {
+    MissingError: "read_missing",
+    DeniedError: "read_denied",
 }
 
 
 def _read_from_shard(store: Store, path: str, row: int) -> bytes:
-    filesystem, base = store.filesystem()
     group, offset = divmod(row, ROWS_PER_GROUP)
-    with filesystem.open_input_file(f"{base}/{path}") as file:
+    with store.open(path) as file:
         column = pq.ParquetFile(file).read_row_group(group, columns=["rgb"])["rgb"]
     return column[offset].as_py()["bytes"]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pyarrow import fs as pafs
 
 from e2eft.artifacts import Parent
 from e2eft.data.labels import DEPTH_CODES, OK, blank_row, decode_npy
 from e2eft.geometry.normals import Axes, convert_axes
-from e2eft.storage import StorageError, Store, open_store
+from e2eft.storage import Store, open_store
+from e2eft.storage.base import Found
 
 ENDINGS = (".npy", ".png")
 
@@ -49,23 +49,14 @@ class LabelTree:
     def task(self) -> str:
         return "normals" if self.kind == "normals" else "depth"
 
-    def _files(self) -> dict[str, pafs.FileInfo]:
+    def _files(self) -> dict[str, Found]:
         """By relative path. Not kept: this object goes to every task that reads labels."""
-        filesystem, base = self.store.filesystem()
-        try:
-            found = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
-        except OSError as error:
-            raise StorageError(f"cannot list {self.uri}: {error}") from error
-        return {
-            info.path[len(base) :].lstrip("/"): info
-            for info in found
-            if info.type == pafs.FileType.File
-        }
+        return {found.path.lstrip("/"): found for found in self.store.scan()}
 
     def as_parent(self, role: str) -> Parent:
         """A reference for lineage; the digest is of the files' paths, sizes and times."""
         lines = (
-            f"{path} {info.size} {info.mtime_ns}"
+            f"{path} {info.size} {info.modified_ns}"
             for path, info in sorted(self._files().items())
             if path.endswith(ENDINGS)
         )

@@ -31,6 +31,7 @@ from e2eft.data.sample import (
     unknown_depth,
     unknown_normals,
 )
+from e2eft.storage import Store
 
 KIND = "shards"
 SHARD_SCHEMA_VERSION = 1
@@ -254,8 +255,8 @@ class ShardIndex:
         return np.concatenate([[0], np.cumsum(self.rows_of_part)]).astype(np.int64)
 
     @cached_property
-    def _source(self) -> tuple[Any, str]:
-        return self.artifact.store.filesystem()
+    def _store(self) -> Store:
+        return self.artifact.store
 
     @cached_property
     def latents(self) -> RgbLatents | None:
@@ -300,8 +301,7 @@ class ShardIndex:
     def _read(
         self, path: str, group: int, columns: list[str] | None = None
     ) -> list[dict[str, Any]]:
-        filesystem, base = self._source
-        with filesystem.open_input_file(f"{base}/{path}") as file:
+        with self._store.open(path) as file:
             return pq.ParquetFile(file).read_row_group(group, columns).to_pylist()
 
     def locate(self, row: int) -> tuple[int, int, int]:

@@ -54,10 +54,9 @@ def score_rows(
 
 
 def _keys_of(shards: ShardIndex) -> list[str]:
-    filesystem, base = shards.artifact.store.filesystem()
     keys: list[str] = []
     for path in shards.part_paths:
-        with filesystem.open_input_file(f"{base}/{path}") as file:
+        with shards.artifact.store.open(path) as file:
             keys += pq.read_table(file, columns=["key"])["key"].to_pylist()
     return keys
 

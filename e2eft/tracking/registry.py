@@ -25,12 +25,13 @@ SERVED_SOURCE = (
     "artifacts.py",
     "config",
     "errors.py",
-    "storage.py",
+    "storage",
     "data",
     "geometry",
     "model",
     "tasks",
     "views",
+    "walk.py",
 )
 """What `e2eft/serve.py` imports of this package, shipped with every registered model."""
 SERVING_PACKAGES = (
@@ -44,6 +45,7 @@ SERVING_PACKAGES = (
     "pyarrow",
     "pydantic",
     "safetensors",
+    "tenacity",
     "torch",
     "transformers",
     "tyro",

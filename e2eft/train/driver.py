@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from e2eft.artifacts import CLAIM, Artifact, Parent, claim, commit, entries
 from e2eft.cluster import connect, count_gpus, require_room
@@ -122,7 +123,7 @@ def _fit(config: TrainConfig, run: Run, use_gpu: bool) -> None:
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    filesystem, base = open_store(config.out).filesystem()
+    filesystem, base = _checkpoint_filesystem(config.out)
     resources: dict[str, float] = {"CPU": config.scaling.cpus_per_worker}
     if use_gpu:
         resources["GPU"] = 1
@@ -146,6 +147,19 @@ def _fit(config: TrainConfig, run: Run, use_gpu: bool) -> None:
         ),
     )
     trainer.fit()
+
+
+def _checkpoint_filesystem(uri: str) -> tuple[Any, str]:
+    """What Ray Train writes checkpoints to, and the artifact's path in it."""
+    import pyarrow.fs as pafs
+
+    if not uri.startswith("s3://"):
+        return pafs.LocalFileSystem(), open_store(uri).uri
+    options: dict[str, Any] = {"region": os.environ.get("AWS_DEFAULT_REGION", "us-east-1")}
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        parsed = urlparse(endpoint)
+        options |= {"endpoint_override": parsed.netloc, "scheme": parsed.scheme}
+    return pafs.S3FileSystem(**options), uri.removeprefix("s3://")
 
 
 def _register(config: TrainConfig, run: Run, artifact: Artifact) -> None:

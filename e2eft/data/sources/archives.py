@@ -9,12 +9,10 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from typing import Any, Protocol
-
-from pyarrow import fs as pafs
+from typing import Protocol
 
 from e2eft.errors import E2eftError
-from e2eft.storage import MissingError, StorageError, Store, open_store
+from e2eft.storage import MissingError, Store, open_store
 
 _LOCAL_HEADER = 30
 _STREAM_BUFFER = 8 << 20
@@ -54,15 +52,12 @@ class ZipArchive:
 
     def __init__(self, store: Store, path: str, prefix: str) -> None:
         self.uri, self.prefix = f"{store.uri}/{path}", prefix
-        filesystem, base = store.filesystem()
-        self._file: Any = filesystem.open_input_file(f"{base}/{path}")
+        self._store, self._path = store, path
         try:
-            with zipfile.ZipFile(self._file) as archive:
+            with store.open(path) as file, zipfile.ZipFile(file) as archive:
                 self._members = {info.filename: info for info in archive.infolist()}
         except (zipfile.BadZipFile, OSError) as error:
             raise CorruptArchiveError(f"{self.uri}: {error}; download it again") from error
-        # ZipFile closes nothing that it was given open.
-        assert not self._file.closed
 
     def read(self, path: str) -> bytes:
         name = f"{self.prefix}/{path}"
@@ -70,12 +65,15 @@ class ZipArchive:
         if info is None:
             raise MissingError(f"{self.uri} has no member {name}")
         spare = _LOCAL_HEADER + len(name.encode()) + _SPARE
-        head = self._file.read_at(spare + info.compress_size, info.header_offset)
+        head = self._read(info.header_offset, spare + info.compress_size)
         name_length, extra_length = struct.unpack_from("<HH", head, 26)
         start = _LOCAL_HEADER + name_length + extra_length
         if start > spare:
-            head = self._file.read_at(start + info.compress_size, info.header_offset)
+            head = self._read(info.header_offset, start + info.compress_size)
         return self._unpacked(info, head[start : start + info.compress_size])
+
+    def _read(self, start: int, size: int) -> bytes:
+        return self._store.read_range(self._path, start, size)
 
     def _unpacked(self, info: zipfile.ZipInfo, packed: bytes) -> bytes:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -99,9 +97,8 @@ def index_tar(store: Store, path: str) -> dict[str, tuple[int, int]]:
     Raises:
         CorruptArchiveError: if it is no tar, or ends too early.
     """
-    filesystem, base = store.filesystem()
     members: dict[str, tuple[int, int]] = {}
-    with filesystem.open_input_stream(f"{base}/{path}", buffer_size=_STREAM_BUFFER) as stream:
+    with store.open(path, _STREAM_BUFFER) as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:
@@ -131,14 +128,13 @@ class TarArchive:
 
     def __init__(self, store: Store, path: str, members: dict[str, tuple[int, int]]) -> None:
         self.uri, self._members = f"{store.uri}/{path}", members
-        filesystem, base = store.filesystem()
-        self._file: Any = filesystem.open_input_file(f"{base}/{path}")
+        self._store, self._path = store, path
 
     def read(self, path: str) -> bytes:
         if path not in self._members:
             raise MissingError(f"{self.uri} has no member {path}")
         offset, size = self._members[path]
-        content = self._file.read_at(size, offset)
+        content = self._store.read_range(self._path, offset, size)
         if len(content) < size:
             raise CorruptArchiveError(f"{self.uri} ends within {path}; download it again")
         return content
@@ -150,12 +146,7 @@ def names_in(store: Store) -> list[str]:
     Raises:
         StorageError: if it cannot be listed.
     """
-    filesystem, base = store.filesystem()
-    selector = pafs.FileSelector(base, allow_not_found=True)
-    try:
-        return sorted(info.base_name for info in filesystem.get_file_info(selector))
-    except OSError as error:
-        raise StorageError(f"cannot list {store.uri}: {error}") from error
+    return sorted(store.names())
 
 
 def read_uri(uri: str) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from e2eft.errors import E2eftError
+from e2eft.errors import DamagedError, E2eftError, StorageError
 from e2eft.storage import Store
 
 REASONS: dict[str, str] = {
@@ -312,12 +312,15 @@ def list_images(store: Store) -> Listing:
     """Every file below a folder that is named like an image.
 
     Passed over and counted: `hidden` files and folders (`.DS_Store`, `._x.jpg`, `__MACOSX`),
-    `directory_marker`s of object stores, and what is `not_an_image` by its suffix. A zero-byte file
-    named like an image is listed, with a reason: somebody meant it to be one.
+    `directory_marker`s of object stores, what is `not_an_image` by its suffix, a `broken_link`
+    (one that leads nowhere or back to where it lies), and an `unreadable` file or folder. A
+    zero-byte file named like an image is listed, with a reason: somebody meant it to be one.
     """
     excluded: Counter[str] = Counter()
     images: list[ListedImage] = []
-    for path, size in store.list():
+    problems: list[StorageError] = []
+    for found in store.scan(problems=problems):
+        path, size = found.path, found.size
         if why := _exclusion(path):
             excluded[why] += 1
         else:
@@ -325,6 +328,8 @@ def list_images(store: Store) -> Listing:
             unsafe = key != path or ".." in path.split("/") or path.startswith("/")
             reason = "name_unsupported" if unsafe else "" if size else "empty_file"
             images.append(ListedImage(key, key, size, reason))
+    for problem in problems:
+        excluded["broken_link" if isinstance(problem, DamagedError) else "unreadable"] += 1
     images.sort(key=lambda image: image.key)
     return Listing(with_output_names(images), dict(sorted(excluded.items())))
 

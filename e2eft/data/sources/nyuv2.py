@@ -113,9 +113,8 @@ class Nyuv2MatlabFrames:
 
     @cached_property
     def _file(self) -> h5py.File:
-        filesystem, base = self._store.filesystem()
         try:
-            return h5py.File(filesystem.open_input_file(f"{base}/{LABELED}"), "r")
+            return h5py.File(self._store.open(LABELED), "r")
         except OSError as error:
             raise ValueError(f"{self.config.root}/{LABELED}: {error}; download it again") from error
 

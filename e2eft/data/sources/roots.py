@@ -55,7 +55,7 @@ class RootFiles:
         """Every file whose path starts with `prefix`, sorted."""
         if self.is_tar:
             return sorted(path for path in self._members if path.startswith(prefix))
-        return [path for path, _ in self._store.list(prefix)]
+        return sorted(path for path, _ in self._store.list(prefix))
 
     def names_in(self, folder: str) -> list[str]:
         """Names of the files and folders directly in a folder ("" for the root), sorted."""

@@ -228,7 +228,7 @@ def test_shards_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     claim(store, KIND, PrepareConfig(out=uri, source=SyntheticSource(family="indoor")))
     with pytest.raises(ArtifactError, match="run it again"):
         open_shards(uri)
-    store.delete_all()
+    store.delete_many([path for path, _ in store.list()])
     write_shards(uri, [analytic_frame(0, 16, 24)])
     whole = json.loads(store.read(MANIFEST))
     for details, message in (

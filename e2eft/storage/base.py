@@ -1,0 +1,130 @@
+"""What a store is, and how its paths are kept inside it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from e2eft.errors import StorageError
+
+BUFFER_BYTES = 1 << 20
+"""Read ahead by `Store.open`, so that many small reads are few requests."""
+CHUNK_BYTES = 16 << 20
+"""Of files that are copied: no more than a few of these are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file contains: size in bytes and SHA-256 (hexadecimal)."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a listing: path, size in bytes, time of change in nanoseconds since 1970."""
+
+    path: str
+    size: int
+    modified_ns: int
+
+
+class Store(Protocol):
+    """A folder at `uri`. Paths are relative, with forward slashes.
+
+    Every method raises the `StorageError` that fits: MissingError, DeniedError, UnreachableError.
+    """
+
+    uri: str
+
+    def read(self, path: str) -> bytes:
+        """A whole file, for what is small."""
+        ...
+
+    def read_range(self, path: str, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start`; fewer at the end of the file."""
+        ...
+
+    def open(self, path: str, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
+        """A seekable file that fetches what is read of it."""
+        ...
+
+    def write(self, path: str, content: bytes) -> None: ...
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes only if nothing is there; False if something was."""
+        ...
+
+    def upload(self, file: Path, path: str, *, exclusive: bool = False) -> Stored:
+        """Copies a local file of any size, and says what was copied.
+
+        Raises:
+            ConflictError: if `exclusive` and something was there; it is left as it was.
+        """
+        ...
+
+    def download(self, path: str, file: Path) -> Stored:
+        """Copies a file of any size to a local one, which is whole or absent."""
+        ...
+
+    def digest(self, path: str) -> Stored:
+        """Reads a file of any size through."""
+        ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def scan(self, prefix: str = "", problems: list[StorageError] | None = None) -> Iterator[Found]:
+        """Every file whose path starts with `prefix`, as they are found: in no order, and never all
+        in memory.
+
+        Args:
+            problems: collects links that lead nowhere and folders that may not be read, which are
+                errors otherwise.
+        """
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """(path, size in bytes) of what `scan` finds."""
+        return ((found.path, found.size) for found in self.scan(prefix))
+
+    def names(self, folder: str = "") -> Iterator[str]:
+        """Names of the files and folders directly in a folder, in no order; none if it is not
+        there."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Removes a file, if it is there."""
+        ...
+
+    def delete_many(self, paths: Iterable[str]) -> None:
+        """Removes files in their order, in batches.
+
+        Raises:
+            StorageError: if one of them is still there.
+        """
+        ...
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something inside the folder at `uri`."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def check_relative(path: str) -> str:
+    """`path` if it stays inside its store, else StorageError."""
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise StorageError(f"path {path!r} leaves its folder; keys must be relative without '..'")
+    return path
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Where `name`, which somebody else chose, lies in a local folder.
+
+    Raises:
+        StorageError: if that is not in the folder, by its name or by a link on the way.
+    """
+    place = folder / check_relative(name)
+    if not place.resolve().is_relative_to(folder.resolve()):
+        raise StorageError(f"path {name!r} leaves {folder} by a link")
+    return place

@@ -1,0 +1,33 @@
+"""Whole folders between a local disk and a store."""
+
+from pathlib import Path
+
+from e2eft.errors import MissingError
+from e2eft.storage.base import Store, inside, join
+
+
+def upload_folder(folder: Path, store: Store, prefix: str) -> list[str]:
+    """Copies every file under a local folder into the store below `prefix`; returns their paths."""
+    paths: list[str] = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        path = "/".join(filter(None, [prefix, file.relative_to(folder).as_posix()]))
+        store.upload(file, path)
+        paths.append(path)
+    return paths
+
+
+def download_folder(store: Store, prefix: str, folder: Path) -> Path:
+    """Copies every file below `prefix` of the store into a local folder.
+
+    Raises:
+        MissingError: if there is none.
+        StorageError: if one of them would lie outside that folder.
+    """
+    count = 0
+    base = f"{prefix.rstrip('/')}/" if prefix else ""
+    for path, _ in store.list(base):
+        store.download(path, inside(folder, path[len(base) :]))
+        count += 1
+    if not count:
+        raise MissingError(f"{join(store.uri, prefix)} is empty or not there")
+    return folder

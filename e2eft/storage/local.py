@@ -1,0 +1,168 @@
+"""A store on a local or mounted disk."""
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from e2eft.errors import ConflictError, DeniedError, MissingError, StorageError
+from e2eft.storage.base import BUFFER_BYTES, CHUNK_BYTES, Found, Store, Stored, check_relative
+from e2eft.walk import walk_files
+
+STAGED_SUFFIX = ".tmp"
+"""Of files that are being written; their names begin with a dot."""
+
+
+class LocalStore(Store):
+    """A folder on a local or mounted disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = str(folder)
+
+    def _at(self, path: str) -> Path:
+        return self.folder / check_relative(path)
+
+    def read(self, path: str) -> bytes:
+        with self._reading(path):
+            return self._at(path).read_bytes()
+
+    def read_range(self, path: str, start: int, size: int) -> bytes:
+        with self._reading(path), self._at(path).open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, start)
+
+    def open(self, path: str, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
+        with self._reading(path):
+            return self._at(path).open("rb", buffering=buffer_bytes)
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingError(f"{self._at(path)} is not there") from None
+        except OSError as error:
+            raise _explained(f"cannot read {self._at(path)}", error) from error
+
+    def write(self, path: str, content: bytes) -> None:
+        with self._staged(path) as (staged, file):
+            file.write(content)
+            _onto_disk(file)
+            staged.replace(self._at(path))
+
+    def create(self, path: str, content: bytes) -> bool:
+        with self._staged(path) as (staged, file):
+            file.write(content)
+            _onto_disk(file)
+            return self._linked(staged, path)
+
+    def upload(self, file: Path, path: str, *, exclusive: bool = False) -> Stored:
+        with file.open("rb") as original, self._staged(path) as (staged, copy):
+            stored = _copy(original, copy)
+            _onto_disk(copy)
+            if not exclusive:
+                staged.replace(self._at(path))
+            elif not self._linked(staged, path):
+                raise ConflictError(f"{self._at(path)} is there already")
+        return stored
+
+    def download(self, path: str, file: Path) -> Stored:
+        target = LocalStore(file.parent)
+        with self.open(path) as original, target._staged(file.name) as (staged, copy):
+            stored = _copy(original, copy)
+            staged.replace(file)
+        return stored
+
+    def digest(self, path: str) -> Stored:
+        with self.open(path) as file, self._reading(path):
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            return Stored(file.tell(), sha256)
+
+    @contextmanager
+    def _staged(self, path: str) -> Iterator[tuple[Path, BinaryIO]]:
+        """A temporary file beside the target, gone afterwards unless it was renamed."""
+        target = self._at(path)
+        staged = target.with_name(f".{target.name}.{secrets.token_hex(6)}{STAGED_SUFFIX}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with staged.open("wb") as file:
+                yield staged, file
+        except OSError as error:
+            raise _explained(f"cannot write {target}", error) from error
+        finally:
+            with suppress(OSError):
+                staged.unlink()
+
+    def _linked(self, staged: Path, path: str) -> bool:
+        try:
+            os.link(staged, self._at(path))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise StorageError(
+                f"cannot create {self._at(path)}: {error.strerror}; the disk must allow hard "
+                "links, or only one job may write there (--single-writer)"
+            ) from error
+        return True
+
+    def exists(self, path: str) -> bool:
+        return self._at(path).is_file()
+
+    def scan(self, prefix: str = "", problems: list[StorageError] | None = None) -> Iterator[Found]:
+        with suppress(MissingError):
+            for file in walk_files(self.folder, prefix, problems):
+                if not is_staged(file.path.name):
+                    yield Found(file.name, file.size, file.modified_ns)
+
+    def names(self, folder: str = "") -> Iterator[str]:
+        with suppress(MissingError), self._reading(folder):
+            yield from (name for name in os.listdir(self._at(folder)) if not is_staged(name))
+
+    def delete(self, path: str) -> None:
+        try:
+            self._at(path).unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise _explained(f"cannot delete {self._at(path)}", error) from error
+
+    def delete_many(self, paths: Iterable[str]) -> None:
+        folders: set[Path] = set()
+        for path in paths:
+            self.delete(path)
+            folders.update((self.folder / path).parents)
+        inner = (folder for folder in folders if self.folder in folder.parents)
+        for folder in sorted(inner, key=lambda folder: len(folder.parts), reverse=True):
+            with suppress(OSError):  # not empty, or not ours
+                folder.rmdir()
+
+
+def is_staged(name: str) -> bool:
+    """Whether a file is one that a writer was killed over."""
+    return name[0] == "." and name.endswith(STAGED_SUFFIX)
+
+
+def _copy(original: BinaryIO, copy: BinaryIO) -> Stored:
+    sha256, size = hashlib.sha256(), 0
+    while chunk := original.read(CHUNK_BYTES):
+        copy.write(chunk)
+        sha256.update(chunk)
+        size += len(chunk)
+    return Stored(size, sha256.hexdigest())
+
+
+def _onto_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _explained(what: str, error: OSError) -> StorageError:
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DeniedError(f"{what}: {error.strerror}; check the path and its permissions")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "make room and run it again" if full else "check the path and its permissions"
+    return StorageError(f"{what}: {error.strerror}; {hint}")

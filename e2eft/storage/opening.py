@@ -1,0 +1,39 @@
+"""From a URI to its store."""
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from e2eft.errors import StorageError
+from e2eft.storage.base import Store, check_relative
+from e2eft.storage.local import LocalStore
+from e2eft.storage.s3 import S3Store
+
+
+def open_store(uri: str) -> Store:
+    """The store at `uri`.
+
+    Raises:
+        StorageError: for a scheme other than none, file or s3, an s3 URI without a bucket, or a
+            file URI with a host.
+    """
+    if not uri:
+        raise StorageError("the URI is empty; give a folder, file:///folder or s3://bucket/prefix")
+    # Not by urlparse: '#' and '?' are ordinary characters of a key, and what follows them counts.
+    if uri.startswith("s3://"):
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not bucket:
+            raise StorageError(f"{uri!r} names no bucket; write s3://bucket/prefix")
+        return S3Store(bucket, check_relative(prefix.strip("/")))
+    if uri.startswith("file:"):
+        path = uri.removeprefix("file:").removeprefix("//")
+        if not path.startswith("/"):
+            raise StorageError(f"{uri!r} names a host; write file:///{path} for a folder here")
+        return LocalStore(Path(unquote(path)))
+    if "://" in uri:
+        raise StorageError(f"{uri!r} has an unknown scheme; use a folder, file:// or s3://")
+    return LocalStore(Path(uri).expanduser().resolve())
+
+
+def absolute(uri: str) -> str:
+    """`uri` with a relative local path resolved, so that it means the same in another process."""
+    return open_store(uri).uri if "://" not in uri else uri
