@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import tyro
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from e2eft.config import (
     StageConfig,
     TrainConfig,
 )
+from e2eft.config.flags import flag_of
 
 USAGE_ERROR, STAGE_ERROR, INTERRUPTED = 2, 1, 130
 DESCRIPTIONS = {
@@ -93,26 +94,9 @@ def _validation_lines(kind: type[Config], error: ValidationError) -> list[str]:
     for problem in error.errors():
         message = problem["msg"].removeprefix("Value error, ")
         if problem["loc"] and "--" not in message:
-            message = f"{_flag(kind, problem['loc'])} {problem['input']}: {message}"
+            message = f"{flag_of(kind, problem['loc'])} {problem['input']}: {message}"
         lines.append(message)
     return lines
-
-
-def _flag(kind: Any, path: tuple[int | str, ...]) -> str:
-    """How the command line calls the field at `path` of a configuration."""
-    names: list[str] = []
-    for part in map(str, path):
-        if not isinstance(kind, type):
-            # What follows a union is the `kind` of one of its members.
-            kind = next((c for c in get_args(kind) if c.model_fields["kind"].default == part), None)
-            continue
-        annotation = get_type_hints(kind, include_extras=True)[part]
-        for setting in getattr(annotation, "__metadata__", ()):
-            if getattr(setting, "prefix_name", None) is False:
-                return f"--{setting.name}"
-        names.append(part.replace("_", "-"))
-        kind = get_type_hints(kind)[part]
-    return "--" + ".".join(names)
 
 
 def execute(config: StageConfig) -> Any:

@@ -1,17 +1,19 @@
 """The configuration tree: what a run is, checked before anything heavy is imported.
 
-Every class is frozen and refuses unknown fields. Field docstrings are the command line's help. The
-*identity* of a configuration is the part that decides what its artifact contains: where it is
-written, how many processes write it and what watches it are left out, so a job may be resumed on
-other hardware.
+Every class is frozen and refuses unknown fields. Field docstrings are the command line's help.
+Every field says itself what a change of it means: RESULT decides what the artifact contains and is
+its *identity*; ROUNDING may change its last bits, so a job may be resumed on other hardware;
+PLACEMENT (where it is written, how often it is tried, what watches it) changes nothing.
 """
 
 from e2eft.config.base import (
     VAE_FACTOR,
     Config,
     InitialLatent,
+    Role,
     TaskName,
     TrackingConfig,
+    digest_of,
     require_multiple,
 )
 from e2eft.config.benchmarks import (
@@ -27,6 +29,13 @@ from e2eft.config.benchmarks import (
     SintelSource,
 )
 from e2eft.config.evaluate import EvaluateConfig, ProtocolName
+from e2eft.config.identity import (
+    IDENTITY_VERSION,
+    Difference,
+    differences,
+    refusal,
+    rounding_differences,
+)
 from e2eft.config.label import LabelConfig, SamplingConfig, Spacing
 from e2eft.config.prepare import PrepareConfig, SourceConfig
 from e2eft.config.sources import (
@@ -55,6 +64,7 @@ from e2eft.config.train import (
 StageConfig = PrepareConfig | TrainConfig | LabelConfig | EvaluateConfig
 
 __all__ = [
+    "IDENTITY_VERSION",
     "VAE_FACTOR",
     "Autoencoding",
     "BatchConfig",
@@ -63,6 +73,7 @@ __all__ = [
     "Config",
     "ConvInHalving",
     "DataConfig",
+    "Difference",
     "Diffusion",
     "DiodeSource",
     "EndToEnd",
@@ -81,6 +92,7 @@ __all__ = [
     "PanelConfig",
     "PrepareConfig",
     "ProtocolName",
+    "Role",
     "SamplingConfig",
     "ScalingConfig",
     "ScanNetSource",
@@ -96,5 +108,9 @@ __all__ = [
     "VirtualKittiSource",
     "VirtualKittiVariation",
     "ZeroConfig",
+    "differences",
+    "digest_of",
+    "refusal",
     "require_multiple",
+    "rounding_differences",
 ]

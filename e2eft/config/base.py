@@ -2,10 +2,13 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 VAE_FACTOR = 8
 """Every supported base model's VAE maps an 8 x 8 pixel block to one latent."""
@@ -16,31 +19,117 @@ Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+class Role(Enum):
+    """What it means for an artifact that a field was one thing and is another now."""
+
+    RESULT = "result"
+    """Decides which samples, loss, weights or bytes there are: another one, another artifact."""
+    ROUNDING = "rounding"
+    """May change the last bits: sums in another order, by another kernel, in another precision."""
+    PLACEMENT = "placement"
+    """Where, how often and before whose eyes the same work is done."""
+
+
+RESULT, ROUNDING, PLACEMENT = Role.RESULT, Role.ROUNDING, Role.PLACEMENT
+
+
+@dataclass(frozen=True)
+class Input:
+    """Marks URIs whose content an artifact's claim records by digest: the place may change, what is
+    there may not, nor how many of them there are."""
+
+
+INPUT = Input()
+
+
+@dataclass(frozen=True)
+class ChosenBy:
+    """What decides a field that has no flag: a recipe, or another flag."""
+
+    what: str
+
+
+T = TypeVar("T")
+ByRecipe = Annotated[T, tyro.conf.Suppress, ChosenBy("recipe")]
+"""A field that is no flag because the recipe's name says it."""
+
+
 def flag(name: str) -> Any:
     """The field's own name on the command line, without the group it lives in."""
     return tyro.conf.arg(name=name, prefix_name=False)
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, strict about unknown fields, JSON round trip exact."""
+    """Base of every configuration: frozen, strict about unknown fields, JSON round trip exact.
+
+    Every field has one `Role` in its annotation, or is a configuration whose fields have theirs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-    outside_identity: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            roles = [entry for entry in field.metadata if isinstance(entry, Role)]
+            if len(roles) != (0 if configs_of(field) else 1):
+                raise TypeError(
+                    f"{cls.__name__}.{name} has the roles {roles}: a field needs one, a nested "
+                    "configuration none"
+                )
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide what the artifact contains, nested as the configuration is."""
-        fields: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            if name in self.outside_identity:
-                continue
-            value = getattr(self, name)
-            fields[name] = value.identity() if isinstance(value, Config) else value
-        return json.loads(json.dumps(fields))
+        """The fields that decide what the artifact contains, nested as the configuration is. Of
+        inputs, whose content is no part of a configuration, how many there are."""
+        return self._fields(RESULT)
+
+    def rounding(self) -> dict[str, Any]:
+        """The fields that may change the artifact's last bits, nested as the configuration is."""
+        return self._fields(ROUNDING)
+
+    def parameters(self) -> dict[str, Any]:
+        """For people who compare runs: all but placement, and inputs by their URIs."""
+        return self._fields(RESULT, ROUNDING, uris=True)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of `identity()`, hexadecimal."""
-        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_of(self.identity())
+
+    def _fields(self, *roles: Role, uris: bool = False) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Config):
+                if nested := value._fields(*roles, uris=uris):
+                    chosen[name] = nested
+            elif role_of(field) in roles or (uris and is_input(field)):
+                chosen[name] = value
+            elif RESULT in roles and is_input(field) and isinstance(value, tuple):
+                chosen[name] = len(cast("tuple[str, ...]", value))
+        return json.loads(json.dumps(chosen))
+
+
+def configs_of(field: FieldInfo) -> tuple[type[Config], ...]:
+    """The kinds of configuration that a field may hold; none: it holds a plain value."""
+    kinds: tuple[Any, ...] = get_args(field.annotation) or (field.annotation,)
+    configs = tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config))
+    return configs if len(configs) == len(kinds) else ()
+
+
+def role_of(field: FieldInfo) -> Role | None:
+    """None: of a nested configuration."""
+    return next((entry for entry in field.metadata if isinstance(entry, Role)), None)
+
+
+def is_input(field: FieldInfo) -> bool:
+    """Whether a field names what the claim records by digest."""
+    return INPUT in field.metadata
+
+
+def digest_of(identity: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of an identity, hexadecimal."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def require_multiple(name: str, value: int, factor: int = VAE_FACTOR) -> None:
@@ -55,9 +144,9 @@ def require_multiple(name: str, value: int, factor: int = VAE_FACTOR) -> None:
 class TrackingConfig(Config):
     """MLflow: where runs go and under which experiment."""
 
-    tracking_uri: Annotated[str | None, flag("tracking-uri")] = None
+    tracking_uri: Annotated[str | None, PLACEMENT, flag("tracking-uri")] = None
     """MLflow server or database. Default: the MLFLOW_TRACKING_URI variable, else sqlite:///mlflow.db."""
-    experiment: Annotated[str, flag("experiment")] = "e2eft"
+    experiment: Annotated[str, PLACEMENT, flag("experiment")] = "e2eft"
     """MLflow experiment."""
-    enabled: Annotated[bool, flag("tracking")] = True
+    enabled: Annotated[bool, PLACEMENT, flag("tracking")] = True
     """Log to MLflow at all."""

@@ -5,7 +5,18 @@ from typing import Annotated, Literal, Self
 import tyro
 from pydantic import Field, model_validator
 
-from e2eft.config.base import Config, Positive, TaskName, TrackingConfig, flag
+from e2eft.config.base import (
+    INPUT,
+    PLACEMENT,
+    RESULT,
+    ROUNDING,
+    ByRecipe,
+    Config,
+    Positive,
+    TaskName,
+    TrackingConfig,
+    flag,
+)
 from e2eft.config.label import SamplingConfig
 
 DepthProtocolName = Literal["least-squares-depth", "least-squares-disparity", "ransac-log-depth"]
@@ -18,54 +29,49 @@ LabelsAxes = Literal["right-up-viewer", "left-up-viewer", "opencv"]
 class EvaluateConfig(Config):
     """Score a model, or labels already there, against shards with ground truth."""
 
-    outside_identity = frozenset(
-        {"out", "overwrite", "tracking", "actors", "batch_size", "register_as"}
-        | {"scoring_tasks", "frames_per_task"}
-    )
-
-    out: str
+    out: Annotated[str, PLACEMENT]
     """Where scores go: a folder, file:// or s3:// URI."""
-    task: tyro.conf.Suppress[TaskName]
-    data: tyro.conf.UseAppendAction[tuple[str, ...]]
+    task: Annotated[ByRecipe[TaskName], RESULT]
+    data: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], PLACEMENT, INPUT]
     """Shards with ground truth. Repeat for several."""
-    model: str | None = None
+    model: Annotated[str | None, PLACEMENT, INPUT] = None
     """Model to label them with first: folder, run artifact, packaged name, hub id, or
     models:/name@alias."""
-    labels: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    labels: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], PLACEMENT, INPUT] = ()
     """Labels to score instead of a model, one for each --data: artifacts of the label stage, or
     folders of .npy or .png files that another program wrote, named as the images are (or as
     Marigold names its predictions)."""
-    labels_kind: LabelsKind = "depth"
+    labels_kind: Annotated[LabelsKind, RESULT] = "depth"
     """What the numbers in such folders are affine in. Normals are normals."""
-    labels_axes: LabelsAxes = "right-up-viewer"
+    labels_axes: Annotated[LabelsAxes, RESULT] = "right-up-viewer"
     """Axes of normals in such folders: right-up-viewer (Marigold v1-1, diffusers), left-up-viewer
     (the paper's, DSINE's), or opencv (x right, y down, z forward)."""
-    labels_pattern: str | None = None
+    labels_pattern: Annotated[str | None, RESULT] = None
     """Path of a label in such a folder, e.g. {folder}/pred_{name}.npy: {key} is the image's path
     without ending, {folder} and {name} its parts."""
     sampling: SamplingConfig = SamplingConfig()
-    protocol: ProtocolName | None = None
+    protocol: Annotated[ProtocolName | None, RESULT] = None
     """Named protocol; default by task. Scores of different protocols are never compared."""
-    max_depth_m: Annotated[float, Field(gt=0)] = 80.0
+    max_depth_m: Annotated[float, RESULT, Field(gt=0)] = 80.0
     """Of data that the protocol has no rules for: depth beyond this is not scored, and predictions
     are clipped to it after alignment."""
-    bootstrap: Positive = 2000
+    bootstrap: Annotated[Positive, RESULT] = 2000
     """Resamples of the bootstrap interval over images."""
-    batch_size: Positive = 8
+    batch_size: Annotated[Positive, ROUNDING] = 8
     """Images in one forward pass when a model is scored."""
-    actors: Annotated[Positive, flag("num-workers")] = 1
+    actors: Annotated[Positive, ROUNDING, flag("num-workers")] = 1
     """Model replicas when a model is scored."""
-    scoring_tasks: Positive | None = None
+    scoring_tasks: Annotated[Positive | None, PLACEMENT] = None
     """Tasks that score at the same time. Default: one a CPU."""
-    frames_per_task: Positive = 32
+    frames_per_task: Annotated[Positive, PLACEMENT] = 32
     """Images scored by one task."""
-    panels: Annotated[int, Field(ge=0)] = 4
+    panels: Annotated[int, RESULT, Field(ge=0)] = 4
     """Worst and median images shown as panels."""
-    register_as: Annotated[str | None, flag("register")] = None
+    register_as: Annotated[str | None, PLACEMENT, flag("register")] = None
     """Register the model under this name and move the alias `champion` to it if it is better than
     the
     current champion under the same protocol and data."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, PLACEMENT] = False
     """Delete what is at --out if it was made with another configuration."""
     tracking: TrackingConfig = TrackingConfig()
 

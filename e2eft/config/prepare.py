@@ -5,7 +5,15 @@ from typing import Annotated, Self
 import tyro
 from pydantic import Field, model_validator
 
-from e2eft.config.base import Config, Fraction, Positive, TrackingConfig
+from e2eft.config.base import (
+    PLACEMENT,
+    RESULT,
+    ChosenBy,
+    Config,
+    Fraction,
+    Positive,
+    TrackingConfig,
+)
 from e2eft.config.benchmarks import BenchmarkSource
 from e2eft.config.sources import TrainingSource, VirtualKittiSource
 
@@ -15,11 +23,7 @@ SourceConfig = TrainingSource | BenchmarkSource
 class PrepareConfig(Config):
     """Render or convert a dataset and shard it to object storage."""
 
-    outside_identity = frozenset(
-        {"out", "overwrite", "cpus_per_task", "tracking", "latents_of", "latent_actors"}
-    )
-
-    out: str
+    out: Annotated[str, PLACEMENT]
     """Where the shards go: a folder, file:// or s3:// URI."""
     source: Annotated[
         SourceConfig,
@@ -27,22 +31,22 @@ class PrepareConfig(Config):
         tyro.conf.arg(name=""),
         tyro.conf.AvoidSubcommands,
     ]
-    frames_per_part: Positive = 64
+    frames_per_part: Annotated[Positive, RESULT] = 64
     """Frames in one shard file: the unit of work, of commit and of resuming."""
-    max_reject_fraction: Fraction = 0.05
+    max_reject_fraction: Annotated[Fraction, PLACEMENT] = 0.05
     """Fail if more than this part of the frames is rejected."""
-    cpus_per_task: Annotated[float, Field(gt=0)] = 1.0
+    cpus_per_task: Annotated[float, PLACEMENT, Field(gt=0)] = 1.0
     """CPUs Ray reserves for one task, which makes one part."""
-    latents_of: str | None = None
+    latents_of: Annotated[str | None, PLACEMENT] = None
     """Also encode the colour images with the frozen VAE of this model (packaged name, folder, run
     artifact, or hub id), as they are and mirrored; training on a base model with that VAE is then
     spared it."""
-    vae_digest: tyro.conf.Suppress[str | None] = None
+    vae_digest: Annotated[str | None, RESULT, tyro.conf.Suppress, ChosenBy("--latents-of")] = None
     """Set by the stage to the digest of that VAE: what was encoded with it is the same artifact,
     wherever the VAE was found."""
-    latent_actors: Positive = 1
+    latent_actors: Annotated[Positive, PLACEMENT] = 1
     """Replicas of that VAE: one GPU each, or one CPU where there is none."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, PLACEMENT] = False
     """Delete what is at --out if it was made with another configuration."""
     tracking: TrackingConfig = TrackingConfig()
 

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import tyro
 from pydantic import Field, model_validator
 
-from e2eft.config.base import Config, Positive, flag, require_multiple
+from e2eft.config.base import PLACEMENT, RESULT, ByRecipe, Config, Positive, flag, require_multiple
 
 
 class SyntheticSource(Config):
@@ -13,19 +13,19 @@ class SyntheticSource(Config):
 
     places: ClassVar[tuple[str, ...]] = ()
 
-    kind: tyro.conf.Suppress[Literal["synthetic"]] = "synthetic"
-    family: tyro.conf.Suppress[Literal["indoor", "street"]]
-    num_scenes: Annotated[Positive, flag("num-scenes")] = 64
+    kind: Annotated[ByRecipe[Literal["synthetic"]], RESULT] = "synthetic"
+    family: Annotated[ByRecipe[Literal["indoor", "street"]], RESULT]
+    num_scenes: Annotated[Positive, RESULT, flag("num-scenes")] = 64
     """Scenes to generate."""
-    frames_per_scene: Annotated[Positive, flag("frames-per-scene")] = 4
+    frames_per_scene: Annotated[Positive, RESULT, flag("frames-per-scene")] = 4
     """Viewpoints rendered in each scene."""
-    height: Annotated[Positive, flag("height")] = 480
+    height: Annotated[Positive, RESULT, flag("height")] = 480
     """Image height in pixels, a multiple of 8."""
-    width: Annotated[Positive, flag("width")] = 640
+    width: Annotated[Positive, RESULT, flag("width")] = 640
     """Image width in pixels, a multiple of 8."""
-    seed: Annotated[int, flag("seed"), Field(ge=0)] = 0
+    seed: Annotated[int, RESULT, flag("seed"), Field(ge=0)] = 0
     """Names the scenes: the same seed gives the same bytes. Hold out whole seeds, not frames."""
-    samples_per_pixel: Annotated[Positive, flag("samples-per-pixel")] = 32
+    samples_per_pixel: Annotated[Positive, RESULT, flag("samples-per-pixel")] = 32
     """Light paths a pixel of the colour image. Depth and normals always use one ray a pixel
     centre."""
 
@@ -40,31 +40,30 @@ class HypersimSource(Config):
     """Hypersim's raw release: HDF5 frames, scenes as folders or as the published zip files, which
     are read in place. Where they are is not part of the configuration's identity."""
 
-    outside_identity = frozenset({"root"})
     places: ClassVar[tuple[str, ...]] = ("root", "split_csv", "camera_csv", "keep_list")
 
-    kind: tyro.conf.Suppress[Literal["hypersim"]] = "hypersim"
-    root: Annotated[str, flag("root")]
+    kind: Annotated[ByRecipe[Literal["hypersim"]], RESULT] = "hypersim"
+    root: Annotated[str, PLACEMENT, flag("root")]
     """What holds ai_VVV_NNN folders or ai_VVV_NNN.zip files: a folder, file:// or s3:// URI."""
-    split_csv: Annotated[str, flag("split-csv")]
+    split_csv: Annotated[str, RESULT, flag("split-csv")]
     """metadata_images_split_scene_v1.csv of the dataset's repository: a file or its URI."""
-    camera_csv: Annotated[str | None, flag("camera-csv")] = None
+    camera_csv: Annotated[str | None, RESULT, flag("camera-csv")] = None
     """metadata_camera_parameters.csv of the dataset's repository: every scene's own camera. Needed
     unless --intrinsics is marigold."""
-    split: Annotated[Literal["train", "val", "test"], flag("split")] = "train"
+    split: Annotated[Literal["train", "val", "test"], RESULT, flag("split")] = "train"
     """Part of the published split by scenes."""
-    keep_list: Annotated[str | None, flag("keep-list")] = None
+    keep_list: Annotated[str | None, RESULT, flag("keep-list")] = None
     """Text file with one frame a line, to keep only those: Marigold's filtered lists, for
     example."""
-    scenes: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], flag("scene")] = ()
+    scenes: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], RESULT, flag("scene")] = ()
     """Only these scenes (ai_VVV_NNN). Repeat for several. Default: all of the split."""
-    intrinsics: Annotated[Literal["exact", "marigold"], flag("intrinsics")] = "exact"
+    intrinsics: Annotated[Literal["exact", "marigold"], RESULT, flag("intrinsics")] = "exact"
     """exact: each scene's own camera, tilted lenses included. marigold: focal length 886.81 for
     all, as in that preprocessing, with depth up to 18 % off in some scenes."""
-    height: Annotated[Positive | None, flag("height")] = None
+    height: Annotated[Positive | None, RESULT, flag("height")] = None
     """Resize to this height in pixels, a multiple of 8, with --width. Default: as released, 768 x
     1024. Another shape than 3 : 4 stretches the image, and the intrinsics with it."""
-    width: Annotated[Positive | None, flag("width")] = None
+    width: Annotated[Positive | None, RESULT, flag("width")] = None
     """Resize to this width in pixels, a multiple of 8, with --height."""
 
     @model_validator(mode="after")
@@ -94,24 +93,27 @@ class VirtualKittiSource(Config):
     """Virtual KITTI 2 as it is published: tar files, read in place, or what was unpacked of them.
     Where they are is not part of the configuration's identity."""
 
-    outside_identity = frozenset({"root"})
     places: ClassVar[tuple[str, ...]] = ("root",)
 
-    kind: tyro.conf.Suppress[Literal["virtual-kitti-2"]] = "virtual-kitti-2"
-    root: Annotated[str, flag("root")]
+    kind: Annotated[ByRecipe[Literal["virtual-kitti-2"]], RESULT] = "virtual-kitti-2"
+    root: Annotated[str, PLACEMENT, flag("root")]
     """What holds vkitti_2.0.3_rgb.tar, _depth.tar and _textgt.tar.gz, or folders of that name, or
     rgb, depth and textgt, or all together: a folder, file:// or s3:// URI."""
-    selection: tyro.conf.Suppress[Literal["all", "paper", "marigold", "marigold-val"]] = "all"
-    scenes: Annotated[tyro.conf.UseAppendAction[tuple[VirtualKittiScene, ...]], flag("scene")] = ()
+    selection: Annotated[ByRecipe[Literal["all", "paper", "marigold", "marigold-val"]], RESULT] = (
+        "all"
+    )
+    scenes: Annotated[
+        tyro.conf.UseAppendAction[tuple[VirtualKittiScene, ...]], RESULT, flag("scene")
+    ] = ()
     """Only these scenes of the selection. Repeat for several. Default: all of them."""
     variations: Annotated[
-        tyro.conf.UseAppendAction[tuple[VirtualKittiVariation, ...]], flag("variation")
+        tyro.conf.UseAppendAction[tuple[VirtualKittiVariation, ...]], RESULT, flag("variation")
     ] = ()
     """Only this weather, time of day, or turn of the camera. Repeat for several. Default: all of
     the selection."""
-    frames_per_sequence: Annotated[Positive | None, flag("frames-per-sequence")] = None
+    frames_per_sequence: Annotated[Positive | None, RESULT, flag("frames-per-sequence")] = None
     """Only the first frames of every sequence of a scene. Default: all."""
-    benchmark_crop: Annotated[bool, flag("benchmark-crop")] = True
+    benchmark_crop: Annotated[bool, RESULT, flag("benchmark-crop")] = True
     """Crop to KITTI's 1216 x 352 pixels: the bottom rows, the middle columns."""
 
 

@@ -6,6 +6,11 @@ import tyro
 from pydantic import Field, model_validator
 
 from e2eft.config.base import (
+    INPUT,
+    PLACEMENT,
+    RESULT,
+    ROUNDING,
+    ByRecipe,
     Config,
     Fraction,
     InitialLatent,
@@ -21,26 +26,26 @@ ConvInHalving = Literal["weight-and-bias", "weight"]
 class ModelConfig(Config):
     """How the image enters the denoiser and how its output becomes a clean latent."""
 
-    initial_latent: InitialLatent = "zeros"
+    initial_latent: Annotated[InitialLatent, RESULT] = "zeros"
     """What the target latent starts from at t = T-1: zeros (the paper), gaussian, pyramid, or none
     (a UNet
     of 4 input channels that sees the image latent only)."""
-    prompt_tokens: Literal[2, 77] = 2
+    prompt_tokens: Annotated[Literal[2, 77], RESULT] = 2
     """Length of the embedded empty prompt: 2 (BOS, EOS; what inference code uses) or 77
     (padded)."""
-    conv_in_halving: ConvInHalving = "weight-and-bias"
+    conv_in_halving: Annotated[ConvInHalving, RESULT] = "weight-and-bias"
     """When a 4-channel conv_in is widened to 8: halve weight and bias (E2E-FT) or the weight
     (Marigold)."""
-    unet_checkpointing: bool = False
+    unet_checkpointing: Annotated[bool, PLACEMENT] = False
     """Recompute UNet activations in the backward pass instead of keeping them."""
-    decoder_checkpointing: bool = False
+    decoder_checkpointing: Annotated[bool, PLACEMENT] = False
     """Recompute VAE decoder activations in the backward pass instead of keeping them."""
 
 
 class EndToEnd(Config):
     """The paper: one step at t = T-1, decoded, under the task's own loss."""
 
-    kind: tyro.conf.Suppress[Literal["end-to-end"]] = "end-to-end"
+    kind: Annotated[ByRecipe[Literal["end-to-end"]], RESULT] = "end-to-end"
 
 
 class Diffusion(Config):
@@ -48,21 +53,21 @@ class Diffusion(Config):
     target
     given the image (Marigold)."""
 
-    kind: tyro.conf.Suppress[Literal["diffusion"]] = "diffusion"
-    conditional: bool = True
+    kind: Annotated[ByRecipe[Literal["diffusion"]], RESULT] = "diffusion"
+    conditional: Annotated[bool, RESULT] = True
     """True: denoise the task's target given the image (8 channels). False: denoise the image (4
     channels)."""
-    noise: Literal["gaussian", "annealed-pyramid"] = "gaussian"
+    noise: Annotated[Literal["gaussian", "annealed-pyramid"], RESULT] = "gaussian"
     """annealed-pyramid is Marigold's multi-resolution noise, strength 0.9 t/T. In Gaussian noise
     the coarsest part of a small latent stays visible up to t = T-1, and the denoiser can read the
     target there instead of in the image."""
-    timestep_skew: Annotated[float, Field(ge=1)] = 1.0
+    timestep_skew: Annotated[float, RESULT, Field(ge=1)] = 1.0
     """Density of t/T in training is proportional to its power of this minus 1: 1 draws all
     timesteps alike, more draws the noisy end, where the single step happens, more often."""
-    single_step_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    single_step_share: Annotated[float, RESULT, Field(ge=0, lt=1)] = 0.0
     """Share of the samples noised to t = T-1 itself, where the single step happens; the others are
     drawn as `timestep_skew` says."""
-    latent_cache: Annotated[int, Field(ge=0)] = 0
+    latent_cache: Annotated[int, ROUNDING, Field(ge=0)] = 0
     """Frames (a mirrored one counts anew) whose latents each worker keeps in memory: the frozen VAE
     is then run once a frame, not once an epoch. A resumed run fills it anew, in other batches, and
     may differ from an undisturbed one in the last bits."""
@@ -71,19 +76,19 @@ class Diffusion(Config):
 class Autoencoding(Config):
     """Trains the small VAE on images and on what tasks encode as images."""
 
-    kind: tyro.conf.Suppress[Literal["autoencoding"]] = "autoencoding"
-    kl_weight: Annotated[float, Field(ge=0)] = 1e-6
+    kind: Annotated[ByRecipe[Literal["autoencoding"]], RESULT] = "autoencoding"
+    kl_weight: Annotated[float, RESULT, Field(ge=0)] = 1e-6
     """Weight of the KL divergence to the unit Gaussian, per latent element."""
-    value_weight: Annotated[float, Field(ge=0)] = 4.0
+    value_weight: Annotated[float, RESULT, Field(ge=0)] = 4.0
     """Weight of the squared error."""
-    gradient_weight: Annotated[float, Field(ge=0)] = 0.2
+    gradient_weight: Annotated[float, RESULT, Field(ge=0)] = 0.2
     """Weight of the L1 distance of image gradients."""
-    depth_error_weight: Annotated[float, Field(ge=0)] = 0.25
+    depth_error_weight: Annotated[float, RESULT, Field(ge=0)] = 0.25
     """Weight of the relative depth error after decoding, so that near surfaces count as in
     AbsRel."""
-    depth_share: Fraction = 0.45
+    depth_share: Annotated[Fraction, RESULT] = 0.45
     """Share of the frames seen as depth images."""
-    normals_share: Fraction = 0.2
+    normals_share: Annotated[Fraction, RESULT] = 0.2
     """Share of the frames seen as normal maps; the rest are colour images."""
 
 
@@ -92,26 +97,24 @@ class DataConfig(Config):
     comes from
     one dataset, as in the paper, so datasets may differ in size."""
 
-    outside_identity = frozenset({"decode_threads", "keep_gb"})
-
-    uris: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], flag("data")] = ()
+    uris: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], PLACEMENT, INPUT, flag("data")] = ()
     """Shards to train on. Repeat for several datasets."""
-    weights: Annotated[tyro.conf.UseAppendAction[tuple[float, ...]], flag("weight")] = ()
+    weights: Annotated[tyro.conf.UseAppendAction[tuple[float, ...]], RESULT, flag("weight")] = ()
     """Share of the samples drawn from each --data, in the same order. Default: by number of
     frames."""
-    flip_probability: Fraction = 0.5
+    flip_probability: Annotated[Fraction, RESULT] = 0.5
     """Horizontal mirror: the only augmentation of the paper."""
-    max_depth_m: Annotated[float, Field(gt=0)] = 80.0
+    max_depth_m: Annotated[float, RESULT, Field(gt=0)] = 80.0
     """Depth beyond this is not supervised."""
-    shuffle_window: Positive = 2048
+    shuffle_window: Annotated[Positive, RESULT] = 2048
     """Frames shuffled together: files are read in a random order, rows within windows of this
     size."""
-    decode_threads: Positive = 2
+    decode_threads: Annotated[Positive, PLACEMENT] = 2
     """Threads that decode frames ahead of the training step on each worker."""
-    keep_gb: Annotated[float, Field(ge=0)] = 1.0
+    keep_gb: Annotated[float, PLACEMENT, Field(ge=0)] = 1.0
     """Decoded frames that each worker keeps in memory for the next epoch, in gigabytes: a small
     dataset is decoded once."""
-    limit: Annotated[Positive | None, flag("limit")] = None
+    limit: Annotated[Positive | None, RESULT, flag("limit")] = None
     """Use only the first frames of every dataset."""
 
     @model_validator(mode="after")
@@ -129,50 +132,50 @@ class DataConfig(Config):
 class OptimizerConfig(Config):
     """AdamW as in the paper, with gradient clipping."""
 
-    lr: Annotated[float, flag("lr"), Field(gt=0)] = 3e-5
+    lr: Annotated[float, RESULT, flag("lr"), Field(gt=0)] = 3e-5
     """Peak learning rate."""
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta1: Annotated[float, RESULT, Field(ge=0, lt=1)] = 0.9
     """Decay of the gradient's mean."""
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    beta2: Annotated[float, RESULT, Field(ge=0, lt=1)] = 0.999
     """Decay of the gradient's second moment."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    weight_decay: Annotated[float, RESULT, Field(ge=0)] = 1e-2
     """Decoupled weight decay."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    eps: Annotated[float, RESULT, Field(gt=0)] = 1e-8
     """Added to the root of the second moment."""
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    clip_norm: Annotated[float, RESULT, Field(gt=0)] = 1.0
     """Gradients are scaled down to this global norm."""
 
 
 class ScheduleConfig(Config):
     """Learning rate and length, counted in optimizer steps."""
 
-    max_steps: Annotated[Positive, flag("max-steps")] = 20_000
+    max_steps: Annotated[Positive, RESULT, flag("max-steps")] = 20_000
     """Optimizer steps."""
-    warmup_steps: Annotated[int, flag("warmup-steps"), Field(ge=0)] = 100
+    warmup_steps: Annotated[int, RESULT, flag("warmup-steps"), Field(ge=0)] = 100
     """Linear warm-up from zero."""
-    final_lr_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
+    final_lr_ratio: Annotated[float, RESULT, Field(gt=0, le=1)] = 0.01
     """Exponential decay reaches this fraction of the peak at --max-steps."""
 
 
 class BatchConfig(Config):
     """Global batch and how it is cut."""
 
-    global_size: Annotated[Positive, flag("batch")] = 32
+    global_size: Annotated[Positive, RESULT, flag("batch")] = 32
     """Samples of one optimizer step, over all workers."""
-    micro_size: Annotated[Positive, flag("micro-batch")] = 2
+    micro_size: Annotated[Positive, RESULT, flag("micro-batch")] = 2
     """Samples in one forward pass on one worker; the rest is accumulated."""
 
 
 class ZeroConfig(Config):
     """DeepSpeed: what is partitioned, and in which precision."""
 
-    stage: Annotated[Literal[0, 1, 2, 3], flag("zero-stage")] = 2
+    stage: Annotated[Literal[0, 1, 2, 3], ROUNDING, flag("zero-stage")] = 2
     """0: replicated; 1: optimizer states; 2: and gradients; 3: and parameters are partitioned over
     workers."""
-    precision: Annotated[Literal["fp32", "bf16"], flag("precision")] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], ROUNDING, flag("precision")] = "fp32"
     """bf16 keeps fp32 master weights, accumulates and reduces gradients in fp32, and computes the
     frozen VAE in bf16 too. Faster on GPUs and on CPUs with AMX, slower on other CPUs."""
-    offload_optimizer: bool = False
+    offload_optimizer: Annotated[bool, ROUNDING] = False
     """Keep optimizer states in host memory."""
 
     @model_validator(mode="after")
@@ -188,50 +191,48 @@ class ZeroConfig(Config):
 class ScalingConfig(Config):
     """What Ray reserves."""
 
-    num_workers: Annotated[Positive, flag("num-workers")] = 1
+    num_workers: Annotated[Positive, ROUNDING, flag("num-workers")] = 1
     """Training processes: one GPU each, or CPUs where there is none."""
-    cpus_per_worker: Annotated[Positive, flag("cpus-per-worker")] = 1
+    cpus_per_worker: Annotated[Positive, ROUNDING, flag("cpus-per-worker")] = 1
     """CPUs reserved for a worker, and its intra-op threads when it trains on CPU."""
-    use_gpu: Annotated[Literal["auto", "yes", "no"], flag("use-gpu")] = "auto"
+    use_gpu: Annotated[Literal["auto", "yes", "no"], ROUNDING, flag("use-gpu")] = "auto"
     """auto: one GPU a worker if the cluster has any."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
+    max_failures: Annotated[int, PLACEMENT, Field(ge=0)] = 3
     """Times the worker group is restarted from the last checkpoint after a failure."""
 
 
 class CheckpointConfig(Config):
     """When the state of a run is saved."""
 
-    every_steps: Annotated[Positive, flag("checkpoint-every")] = 500
+    every_steps: Annotated[Positive, PLACEMENT, flag("checkpoint-every")] = 500
     """Optimizer steps between checkpoints; the last step always has one."""
-    keep: Positive = 2
+    keep: Annotated[Positive, PLACEMENT] = 2
     """Most recent checkpoints kept."""
-    ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    ema_decay: Annotated[float | None, RESULT, Field(gt=0, lt=1)] = None
     """Keep an fp32 exponential moving average of the weights and export that."""
 
 
 class PanelConfig(Config):
     """Pictures of fixed validation frames while training."""
 
-    every_steps: Annotated[Positive, flag("panel-every")] = 500
+    every_steps: Annotated[Positive, PLACEMENT, flag("panel-every")] = 500
     """Optimizer steps between panels."""
-    frames: Annotated[int, flag("panel-frames"), Field(ge=0)] = 4
+    frames: Annotated[int, PLACEMENT, flag("panel-frames"), Field(ge=0)] = 4
     """Frames in a panel, the first of each dataset in turn. 0: no panels."""
-    uris: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], flag("panel-data")] = ()
+    uris: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], PLACEMENT, flag("panel-data")] = ()
     """Shards of the panel's frames. Default: the training data."""
 
 
 class TrainConfig(Config):
     """Fine-tune a diffusion model end to end (or build a small base model)."""
 
-    outside_identity = frozenset({"out", "overwrite", "tracking", "panel", "checkpoint"})
-
-    base: str
+    base: Annotated[str, PLACEMENT, INPUT]
     """Model to start from: a packaged name (tiny-sd, tiny-marigold-depth), a folder in Stable
     Diffusion's
     diffusers layout, an earlier run's artifact, or a hub id."""
-    out: str
+    out: Annotated[str, PLACEMENT]
     """Where checkpoints and the trained model go: a folder, file:// or s3:// URI."""
-    task: tyro.conf.Suppress[TaskName]
+    task: Annotated[ByRecipe[TaskName], RESULT]
     objective: Annotated[
         EndToEnd | Diffusion | Autoencoding,
         Field(discriminator="kind"),
@@ -245,15 +246,15 @@ class TrainConfig(Config):
     zero: ZeroConfig = ZeroConfig()
     scaling: ScalingConfig = ScalingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    export_half: bool = False
+    export_half: Annotated[bool, RESULT] = False
     """Store the trained model's weights as fp16."""
     panel: PanelConfig = PanelConfig()
     tracking: TrackingConfig = TrackingConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, RESULT, Field(ge=0)] = 0
     """Names the run: the order of samples, flips, noise and timesteps follow from it."""
-    register_as: Annotated[str | None, flag("register")] = None
+    register_as: Annotated[str | None, PLACEMENT, flag("register")] = None
     """Register the trained model in MLflow under this name."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, PLACEMENT] = False
     """Delete what is at --out if it was made with another configuration."""
 
     @model_validator(mode="after")

@@ -170,7 +170,7 @@ def _score_and_commit(
     parents: tuple[Parent, ...],
     run: Run,
 ) -> Artifact:
-    run.params(config.identity())
+    run.params(config.parameters())
     for parent in parents:
         run.dataset(parent.uri, parent.digest, "ground truth" if parent.role == DATA else "labels")
     rows = score_rows(protocol, pairs, config.frames_per_task, config.scoring_tasks)

@@ -199,7 +199,7 @@ def _start_run(job: Job) -> Run:
         f"{KIND}:{config.digest()}:{config.out}",
         {"e2eft.stage": "label", "e2eft.out": config.out, "e2eft.model.digest": job.model.digest},
     )
-    run.params(config.identity())
+    run.params(config.parameters())
     return run
 
 

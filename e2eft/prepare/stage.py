@@ -332,7 +332,7 @@ def _log(config: PrepareConfig, artifact: Artifact) -> None:
     run = start_run(
         config.tracking, "prepare", f"{KIND}:{artifact.digest}", {"e2eft.stage": "prepare"}
     )
-    run.params(config.identity())
+    run.params(config.parameters())
     run.metrics({name: float(value) for name, value in artifact.counts.items()})
     run.tags({"e2eft.data.digest": artifact.digest, "e2eft.out": artifact.uri})
     run.finish()

@@ -111,8 +111,7 @@ def _require_reachable_tracking(config: TrainConfig) -> None:
 
 
 def _describe(run: Run, config: TrainConfig, parents: tuple[Parent, ...]) -> None:
-    identity = config.identity()
-    run.params(identity)
+    run.params(config.parameters())
     run.json({"config": config.model_dump(mode="json")}, "config.json")
     for parent in parents:
         run.dataset(parent.uri, parent.digest, "training")

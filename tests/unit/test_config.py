@@ -81,8 +81,12 @@ def test_the_digest_is_sha256_of_canonical_json() -> None:
         (TrainConfig, {"panel": {"frames": 0}}),
         (TrainConfig, {"checkpoint": {"every_steps": 1}}),
         (TrainConfig, {"data": {"uris": ("shards/a",), "decode_threads": 9}}),
+        (TrainConfig, {"data": {"uris": ("moved/a",)}}),
+        (TrainConfig, {"base": "moved/base"}),
+        (TrainConfig, {"scaling": {"num_workers": 4}}),
         (LabelConfig, {"out": "y"}),
         (LabelConfig, {"batch_size": 99, "actors": 8}),
+        (LabelConfig, {"model": "n"}),
         (EvaluateConfig, {"out": "y"}),
         (EvaluateConfig, {"batch_size": 99}),
     ],
@@ -100,8 +104,9 @@ def test_where_and_how_fast_are_no_part_of_what(kind: type[Config], change: Any)
         (PrepareConfig, {"frames_per_part": 8}, "frames_per_part"),
         (TrainConfig, {"seed": 1}, "seed"),
         (TrainConfig, {"task": "normals"}, "task"),
-        (TrainConfig, {"data": {"uris": ("shards/b",)}}, "data"),
-        (LabelConfig, {"model": "n"}, "model"),
+        (TrainConfig, {"data": {"uris": ("shards/a", "shards/b")}}, "data"),
+        (TrainConfig, {"checkpoint": {"ema_decay": 0.9}}, "checkpoint"),
+        (LabelConfig, {"images": "j"}, "images"),
         (LabelConfig, {"save_npy": True}, "save_npy"),
         (EvaluateConfig, {"max_depth_m": 10.0}, "max_depth_m"),
     ],
@@ -114,6 +119,14 @@ def test_what_changes_the_artifact_changes_the_identity(
     before, after = config.identity(), changed.identity()
     assert {name for name in before if before[name] != after[name]} == {field}
     assert changed.digest() != config.digest()
+
+
+def test_people_see_inputs_and_hardware_and_no_places_of_outputs() -> None:
+    shown = train_config(tracking={"tracking_uri": "http://me:secret@host"}).parameters()
+    assert (shown["base"], shown["data"]["uris"]) == ("tiny-sd", ["shards/a"])
+    assert shown["zero"] == {"stage": 2, "precision": "fp32", "offload_optimizer": False}
+    assert shown["scaling"]["num_workers"] == 1 and shown["optimizer"]["lr"] == 3e-5
+    assert not {"out", "tracking", "panel", "register_as"} & {*shown}
 
 
 def test_configurations_are_frozen_and_strict() -> None:
