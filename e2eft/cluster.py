@@ -1,8 +1,15 @@
-"""How a stage finds its Ray cluster, and whether the cluster can hold it."""
+"""How a stage finds its Ray cluster, whether the cluster can hold it, and how errors come back."""
 
+import json
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from typing import Any
+
+import pyarrow as pa
+
+from e2eft.errors import E2eftError, as_json, from_json
 
 SHIPPED_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -92,3 +99,84 @@ def require_room(workers: int, cpus: float, gpus: float, flag: str = "--num-work
             f"{flag} {workers} needs {needs} each, but the cluster's {len(nodes)} node(s) "
             f"can hold {fits}; use {flag} {max(1, fits)} or a larger cluster"
         )
+
+
+STOPPED_BY = "e2eft_stopped_by"
+"""Column, or key of a row, in which an error travels to the driver as data."""
+
+
+def carried(function: Any) -> Any:
+    """`function`, or an actor's class, whose `E2eftError` reaches the driver with its type.
+
+    For `flat_map` of rows and for `map_batches` of pyarrow tables. Ray would keep an exception's
+    text only; as a row it passes the stages that follow, each of which is `carried` too, to
+    `raise_carried`. An actor that could not be made says so at its first call. Any other exception
+    goes Ray's way.
+    """
+    if isinstance(function, type):
+        return _carried_class(function)
+
+    @wraps(function)
+    def carrying(given: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        return _outputs(lambda: function(given, *args, **kwargs), given)
+
+    return carrying
+
+
+def _carried_class(kind: type) -> type:
+    class Carrying:
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.actor: Any = None
+            try:
+                self.actor = kind(*args, **kwargs)
+            except E2eftError as error:
+                self.stopped_by = as_json(error)
+
+        def __call__(self, given: Any) -> Iterator[Any]:
+            return _outputs(lambda: self._call(given), given)
+
+        def _call(self, given: Any) -> Any:
+            if self.actor is None:
+                raise from_json(self.stopped_by)
+            return self.actor(given)
+
+    # Ray names a stage after its class.
+    Carrying.__name__ = Carrying.__qualname__ = kind.__name__
+    return Carrying
+
+
+def _outputs(call: Callable[[], Any], given: Any) -> Iterator[Any]:
+    """What `call` returns, item by item if it is a list or an iterator; the error if it raises
+    one, or the error that is `given`."""
+    try:
+        _raise_if_stopped(given)
+        made = call()
+        if isinstance(made, (list, Iterator)):
+            yield from made
+        else:
+            yield made
+    except E2eftError as error:
+        said = json.dumps(as_json(error), default=str)
+        yield pa.table({STOPPED_BY: [said]}) if isinstance(given, pa.Table) else {STOPPED_BY: said}
+
+
+def _raise_if_stopped(item: Any) -> None:
+    said: list[str | None] = []
+    if isinstance(item, pa.Table):
+        if STOPPED_BY in item.column_names:
+            said = item[STOPPED_BY].to_pylist()
+    elif isinstance(item, dict):
+        said = [item.get(STOPPED_BY)]
+    for text in filter(None, said):
+        raise from_json(json.loads(text))
+
+
+def raise_carried(items: Iterable[Any]) -> Iterator[Any]:
+    """The rows or tables that came back; raises the error that is among them.
+
+    Raises:
+        E2eftError: of the kind, and with the text, that it had in its worker.
+    """
+    for item in items:
+        _raise_if_stopped(item)
+        yield item

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from e2eft.artifacts import ArtifactError
-from e2eft.cluster import connect
+from e2eft.cluster import carried, connect, raise_carried
 from e2eft.data.shards import ShardIndex, decode_row
 from e2eft.evaluate.chunks import (
     Job,
@@ -111,9 +111,9 @@ def _rows_as_they_come(
     connect()
     at_once = ray.data.TaskPoolStrategy(size=tasks or _tasks_at_once(len(chunks)))
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
-        function, fn_args=(job,), num_cpus=1, compute=at_once
+        carried(function), fn_args=(job,), num_cpus=1, compute=at_once
     )
-    yield from dataset.iter_rows()
+    yield from raise_carried(dataset.iter_rows())
 
 
 def _tasks_at_once(chunks: int) -> int:

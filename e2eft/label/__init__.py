@@ -16,7 +16,6 @@ What the files contain and how they are read is in `e2eft.data.labels`, which ne
 nor Ray.
 """
 
-from e2eft.label.graph import WorkerError
 from e2eft.label.job import LabelError, run, run_all
 
-__all__ = ["LabelError", "WorkerError", "run", "run_all"]
+__all__ = ["LabelError", "run", "run_all"]

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,20 +11,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from e2eft.cluster import connect, count_gpus, quiet_ray_data, require_room
+from e2eft.cluster import (
+    carried,
+    connect,
+    count_gpus,
+    quiet_ray_data,
+    raise_carried,
+    require_room,
+)
 from e2eft.config import LabelConfig
 from e2eft.data.corpus import Corpus
 from e2eft.data.labels import DEGRADED, INDEX_SCHEMA, OK, REJECTED, encode_index, part_path
-from e2eft.errors import E2eftError
 from e2eft.label.chunks import Work, decode_part, from_table, to_table, write_chunk
 from e2eft.storage import Store
 
 PROGRESS_EVERY_S = 10.0
 CORPUS = "corpus"
-
-
-class WorkerError(E2eftError):
-    """What stopped a worker and its job: a store or model that cannot be reached or used."""
 
 
 def decode_parts(table: pa.Table, works: tuple[Work, ...]) -> Iterator[pa.Table]:
@@ -119,7 +120,7 @@ def label_parts(config: LabelConfig, model: Any, backlogs: list[Backlog]) -> Ite
 
     Raises:
         ValueError: if the cluster has no room for `config.actors`.
-        WorkerError: what a worker said that had to give up.
+        E2eftError: of a worker that had to give up, e.g. a `StorageError` or `ModelError`.
     """
     sizes = [{part: len(rows) for part, rows in b.rows_of_part.items()} for b in backlogs]
     ledgers = [Ledger(b.store, size) for b, size in zip(backlogs, sizes, strict=True)]
@@ -145,18 +146,13 @@ def run_graph(
     Args:
         parts: the number of a corpus in `works`, and the plan of a part of it.
     """
-    import ray.exceptions
-
     connect()
     quiet_ray_data()
     dataset = _graph(config, parts, model, works)
-    try:
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for number in block[CORPUS].unique().to_pylist():
-                rows = block.filter(pc.field(CORPUS) == number).drop_columns([CORPUS])
-                yield number, rows.to_pylist()
-    except ray.exceptions.RayError as error:
-        raise _unwrapped(error) from error
+    for block in raise_carried(dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
+        for number in block[CORPUS].unique().to_pylist():
+            rows = block.filter(pc.field(CORPUS) == number).drop_columns([CORPUS])
+            yield number, rows.to_pylist()
 
 
 def _graph(
@@ -174,15 +170,15 @@ def _graph(
     on_cpu = {"num_cpus": config.decode_cpus, "fn_kwargs": {"works": works}}
     dataset: Any = ray.data.from_items(packed, override_num_blocks=len(packed))
     return (
-        dataset.map_batches(decode_parts, **common, **on_cpu)
+        dataset.map_batches(carried(decode_parts), **common, **on_cpu)
         .map_batches(
-            Labeller,
+            carried(Labeller),
             **common,
             **_resources(config),
             fn_constructor_args=(_ship(model), config.task, config.sampling),
             compute=ray.data.ActorPoolStrategy(size=config.actors),
         )
-        .map_batches(write_chunks, **common, **on_cpu)
+        .map_batches(carried(write_chunks), **common, **on_cpu)
     )
 
 
@@ -216,15 +212,3 @@ def _ship(model: Any) -> Any:
     files = model_files(model.source)
     refs = {name: ray.put(np.fromfile(path, np.uint8)) for name, path in files.items()}
     return ShippedModel(model.source, model.digest, refs)
-
-
-_OWN_ERROR = re.compile(r"^e2eft\.[\w.]+Error: (.+)$", re.MULTILINE)
-
-
-def _unwrapped(error: Exception) -> Exception:
-    """What a worker said, if that was one of this project's errors, else Ray's account of it.
-
-    Ray keeps a remote exception's text, not the exception.
-    """
-    said = _OWN_ERROR.findall(str(error))
-    return WorkerError(said[-1]) if said else error

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import torch
 
 from e2eft.artifacts import FileEntry, sha256
-from e2eft.cluster import connect, count_gpus, require_room
+from e2eft.cluster import carried, connect, count_gpus, raise_carried, require_room
 from e2eft.config import PrepareConfig
 from e2eft.data.batch import rgb_tensor
 from e2eft.data.latents import RgbLatents, encode_latents, encode_latents_part, latents_path
 from e2eft.data.shards import ROWS_PER_GROUP, decode_rgb, part_path
+from e2eft.errors import E2eftError
 from e2eft.model.codec import Codec
 from e2eft.model.pretrained import find_model, load_codec
 from e2eft.storage import Store, open_store
@@ -72,7 +73,7 @@ def make_latents(codec: Codec, store: Store, part: int) -> LatentsRecord:
     """Encodes and commits the latents of one part.
 
     Raises:
-        ValueError: with the frame's key, for latents that float16 does not hold.
+        E2eftError: with the frame's key, for latents that float16 does not hold.
     """
     content = store.read(part_path(part))
     keys: list[str] = []
@@ -83,7 +84,7 @@ def make_latents(codec: Codec, store: Store, part: int) -> LatentsRecord:
             encoded = mirrored_latents(codec, decode_rgb(row["rgb"]["bytes"]))
             latents.append(encode_latents(encoded))
         except ValueError as error:
-            raise ValueError(f"frame {row['key']}: {error}") from error
+            raise E2eftError(f"frame {row['key']}: {error}") from error
     made = encode_latents_part(keys, latents, ROWS_PER_GROUP)
     record = LatentsRecord(part, len(made), sha256(made), sha256(content))
     store.write(latents_path(part), made)
@@ -163,7 +164,7 @@ def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
     shared = ray.put(codec)  # held here until the last actor, perhaps restarted, has read it
     items: Any = ray.data.from_items(missing, override_num_blocks=len(missing))
     dataset = items.map_batches(
-        LatentsMaker,
+        carried(LatentsMaker),
         fn_constructor_args=(shared, config.out),
         batch_size=1,
         batch_format="pyarrow",
@@ -171,7 +172,7 @@ def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
         **reserved(config),
     )
     started = reported = time.monotonic()
-    for done, _ in enumerate(dataset.iter_rows(), start=1):
+    for done, _ in enumerate(raise_carried(dataset.iter_rows()), start=1):
         now = time.monotonic()
         if now - reported > PROGRESS_EVERY_S or done == len(missing):
             reported = now

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from e2eft.artifacts import MANIFEST, Artifact, FileEntry, claim, commit, entries, sha256
-from e2eft.cluster import connect
+from e2eft.cluster import carried, connect, raise_carried
 from e2eft.config import PrepareConfig
 from e2eft.data.latents import DETAIL, require_encodable
 from e2eft.data.sample import RejectedFrame, Sample, SampleError, check_sample
@@ -190,8 +190,8 @@ def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
         from e2eft.prepare.latents import reserved
 
         reserved(config)  # raises now what it would when all parts are made
-    dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
-        make_part_row,  # type: ignore[arg-type]
+    dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).flat_map(
+        carried(make_part_row),
         fn_kwargs={"config": config.model_dump(mode="json")},
         num_cpus=config.cpus_per_task,
         compute=ray.data.TaskPoolStrategy(size=_pool_size(config, len(missing))),
@@ -199,7 +199,7 @@ def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
     planned = sum(len(frames_of_part(config, part, total)) for part in missing)
     started = reported = time.monotonic()
     frames = rejected = 0
-    for row in dataset.iter_rows():
+    for row in raise_carried(dataset.iter_rows()):
         if config.latents_of is not None:
             require_encodable(row["sizes"])
         frames += row["frames"]

@@ -7,15 +7,23 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from e2eft import label
 from e2eft.artifacts import ArtifactError, verify
+from e2eft.cluster import carried, raise_carried
 from e2eft.config import LabelConfig, SamplingConfig, TrackingConfig
+from e2eft.data.corpus import survey
 from e2eft.data.labels import committed_parts, open_labels, part_path, verify_labels
+from e2eft.errors import ConflictError, StorageError
+from e2eft.label.chunks import Work
+from e2eft.label.graph import run_graph
+from e2eft.model.pretrained import ModelError, find_model
 from e2eft.storage import LocalStore, open_store
 from tests.corpora import nasty_images, write_nasty_corpus, write_plain_corpus
 from tests.labelling import label_config, without_cluster, write_model
@@ -91,8 +99,55 @@ def test_what_stops_a_worker_is_said_in_one_line(
     images = write_plain_corpus(tmp_path / "images", 2)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "depth").write_text("a file where a folder must be")
-    with pytest.raises(label.WorkerError, match=r"^cannot write .*/out/depth/.*: .*$"):
+    with pytest.raises(StorageError, match=r"^cannot write .*/out/depth/.*: .*$"):
         label.run(label_config(images, tmp_path / "out", depth_model))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_an_actor_that_cannot_load_its_model_says_so_in_one_line(
+    ray_address: str, depth_model: Path, tmp_path: Path
+) -> None:
+    images = write_plain_corpus(tmp_path / "images", 2)
+    config = label_config(images, tmp_path / "out", depth_model)
+    pinned = SimpleNamespace(source=find_model(str(depth_model), tmp_path), digest="another's")
+    planned = survey(str(images), 2).plan.to_pylist()
+    work = Work(str(images), str(tmp_path / "out"), "depth", "depth", "model", 64, 10**6, 2, 0,
+                False, False)  # fmt: skip
+    with pytest.raises(ModelError, match=r"^model .* is missing or changed on the machine"):
+        list(run_graph(config, [(0, planned)], pinned, (work,)))
+
+
+def refuse_the_second(table: pa.Table) -> Iterator[pa.Table]:
+    for number in table["item"].to_pylist():
+        yield pa.table({"number": [number, 10 * number]})
+        if number == 2:
+            raise ConflictError("the second is somebody else's")
+
+
+class Forwarder:
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return pa.table({"number": table["number"].to_pylist()})
+
+
+def broken(table: pa.Table) -> pa.Table:
+    raise ValueError("a fault of the program")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_errors_of_workers_keep_their_types_through_actors_and_blocks(ray_address: str) -> None:
+    import ray.data
+    from ray.exceptions import RayError
+
+    as_tables: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+    numbers: Any = ray.data.from_items([1, 2, 3], override_num_blocks=1)
+    pool = ray.data.ActorPoolStrategy(size=1)
+    made = numbers.map_batches(carried(refuse_the_second), **as_tables).map_batches(
+        carried(Forwarder), compute=pool, **as_tables
+    )
+    with pytest.raises(ConflictError, match=r"^the second is somebody else's$"):
+        list(raise_carried(made.iter_rows()))
+    with pytest.raises(RayError, match="a fault of the program"):
+        list(raise_carried(numbers.map_batches(carried(broken), **as_tables).iter_rows()))
 
 
 def start_labelling(config: LabelConfig, address: str, log: Path) -> "subprocess.Popen[bytes]":
