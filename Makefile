@@ -1,15 +1,16 @@
-# Verbs: demo, test, check, fix, bases, clean. `make install` alone prepares .venv.
+# Verbs: demo, test, test-deep, check, fix, bases, clean. `make install` alone prepares .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 IN_PARALLEL := tests/unit tests/parity --numprocesses 2 --dist loadfile
 ALL_OTHERS := --ignore tests/unit --ignore tests/parity
+SHALLOW := -m "not deep"
 
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: install demo test test-fast check fix bases lock clean
+.PHONY: install demo test test-fast test-deep check fix bases lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) tools/check_python.py
@@ -28,11 +29,14 @@ demo: $(READY)  ## the whole job on this machine: render, train, score, label
 
 test: $(READY)  ## everything, on real services
 	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
-	$(BIN)/python -m pytest $(IN_PARALLEL)
-	$(BIN)/python -m pytest $(ALL_OTHERS)
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(SHALLOW)
+	$(BIN)/python -m pytest $(ALL_OTHERS) $(SHALLOW)
 
 test-fast: $(READY)  ## unit and parity tests only
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(SHALLOW)
+
+test-deep: $(READY)  ## every combination, where `make test` has the telling ones
+	$(BIN)/python -m pytest -m deep
 
 check: $(READY)
 	$(BIN)/ruff check .

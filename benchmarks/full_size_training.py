@@ -10,6 +10,7 @@ which is on the GPU already. Every speed is given as a ratio to it.
 
 import argparse
 import gc
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from e2eft import cli
 from e2eft.config import TrainConfig
 from e2eft.data.batches import FrameReader
+from e2eft.data.mixture import depth_ranges_m
 from e2eft.data.shards import ShardIndex, open_shards
 from e2eft.model.blank import (
     stable_diffusion_2_unet,
@@ -86,10 +88,11 @@ def plain(config: TrainConfig, shards: list[ShardIndex], device: torch.device) -
     estimator = load_estimator(find_model(config.base), config.model, conditional=True).to(device)
     estimator.codec.compute_dtype = torch.bfloat16
     unet = estimator.denoiser.train()
-    task = get_task("depth", max_depth_m=config.data.max_depth_m)
+    task = get_task("depth", max_depth_m=math.inf)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5, fused=device.type == "cuda")
     frames = make_plan(config, shards).micro_batch(0)
-    batch = FrameReader(shards).batch(frames, config.data.max_depth_m).to(device)
+    ranges_m = depth_ranges_m(config.data.max_depth_m, shards)
+    batch = FrameReader(shards).batch(frames, ranges_m).to(device)
     steps, started = config.schedule.max_steps, 0.0
     for step in range(steps):
         if step == 1:

@@ -25,6 +25,7 @@ from e2eft.config import (
     TrainConfig,
 )
 from e2eft.config.flags import flag_of
+from e2eft.secrets import DiscreetFormatter, without_secrets
 
 USAGE_ERROR, STAGE_ERROR, INTERRUPTED = 2, 1, 130
 DESCRIPTIONS = {
@@ -121,24 +122,46 @@ def _evaluate(config: EvaluateConfig) -> Any:
     it."""
     from e2eft import evaluate
 
-    labels = list(config.labels)
-    if config.model is not None:
-        evaluate.claim_output(config)
-        labels = _label_for_scoring(config)
-    scores = evaluate.run(config, labels)
+    if config.model is None:
+        scores = evaluate.run(config, config.labels)
+    else:
+        scores = _label_and_score(config)
     if config.register_as:
-        _register(config, scores)
+        from e2eft.tracking import registering
+
+        with registering(scores.uri):
+            _register(config, scores)
     return scores
 
 
-def _label_for_scoring(config: EvaluateConfig) -> list[str]:
-    """Labels every --data with the model, below --out; returns the labels' URIs."""
+def _label_and_score(config: EvaluateConfig) -> Any:
+    """Everything is checked before --out is claimed: a model that is not there deletes nothing."""
+    import tempfile
+    from pathlib import Path
+
     from e2eft import evaluate, label
+
+    place = evaluate.look_at(config)
+    if place.finished:
+        evaluate.say_finished(config, place.finished)
+        return place.finished
+    with tempfile.TemporaryDirectory(prefix="e2eft-label-") as scratch:
+        jobs = label.open_all(_labelling(config), Path(scratch))
+        with place.take() as claim:
+            if claim.finished:
+                return claim.finished
+            labels = [artifact.uri for artifact in label.run_opened(jobs)]
+            return evaluate.score(config, claim, labels)
+
+
+def _labelling(config: EvaluateConfig) -> list[LabelConfig]:
+    """How every --data is labelled with the model, below --out."""
+    from e2eft import evaluate
     from e2eft.storage import join
 
     assert config.model is not None
     seen = evaluate.processing_of(config)
-    wanted = [
+    return [
         LabelConfig(
             model=config.model,
             images=data,
@@ -151,12 +174,13 @@ def _label_for_scoring(config: EvaluateConfig) -> list[str]:
             batch_size=config.batch_size,
             actors=config.actors,
             overwrite=config.overwrite,
+            take_over=config.take_over,
+            single_writer=config.single_writer,
             tracking=config.tracking.model_copy(update={"enabled": False}),
             **seen[number],
         )
         for number, data in enumerate(config.data)
     ]
-    return [artifact.uri for artifact in label.run_all(wanted)]
 
 
 def _register(config: EvaluateConfig, scores: Any) -> None:
@@ -164,24 +188,35 @@ def _register(config: EvaluateConfig, scores: Any) -> None:
     from pathlib import Path
 
     from e2eft import evaluate
-    from e2eft.model.pretrained import export_source, find_model, read_source_card
+    from e2eft.model.pinned import pin_model
+    from e2eft.model.pretrained import ModelError, export_source, read_source_card
     from e2eft.tracking import download_model, is_registry_uri
 
     assert config.model is not None
+    uri, digest = evaluate.scored_model(scores)
     with tempfile.TemporaryDirectory(prefix="e2eft-register-") as scratch:
-        name = config.model
-        if is_registry_uri(name):
-            name = str(download_model(config.tracking, name, Path(scratch, "registered")).folder)
-        source = find_model(name, Path(scratch))
-        folder = export_source(source, Path(scratch, "model"))
-        outcome = evaluate.register(config, scores, folder, read_source_card(source).as_json())
+        place = config.model
+        if is_registry_uri(place):
+            # Not where an alias leads now, but what was scored.
+            place = str(download_model(config.tracking, uri, Path(scratch, "registered")).folder)
+        model = pin_model(config.model, uri, place, Path(scratch))
+        if model.digest != digest:
+            raise ModelError(
+                f"model {config.model!r} is not what {scores.uri} scored (digest {digest[:16]}, "
+                f"now {model.digest[:16]}); put it back, or evaluate it with another --out"
+            )
+        folder = export_source(model.source, Path(scratch, "model"))
+        card = read_source_card(model.source).as_json()
+        outcome = evaluate.register(config, scores, folder, card)
     print(f"models:/{config.register_as}: {outcome.reason}")
 
 
 def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:
     """Parses and runs one stage; the exit code of its process."""
     config = parse(stage, sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(DiscreetFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     started = time.monotonic()
     try:
         artifact = execute(config)
@@ -191,7 +226,7 @@ def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:
         )
         return INTERRUPTED
     except ValueError as error:
-        print(f"{stage}: {error}", file=sys.stderr)
+        print(f"{stage}: {without_secrets(str(error))}", file=sys.stderr)
         return STAGE_ERROR
     counts = ", ".join(
         f"{value} {name.replace('_', ' ')}" for name, value in artifact.counts.items()

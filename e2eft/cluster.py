@@ -3,58 +3,127 @@
 import json
 import logging
 import os
+import secrets
+import socket
+import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
+from contextlib import contextmanager, suppress
+from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from e2eft.errors import E2eftError, as_json, from_json
+from e2eft.storage import be_patient
 
-SHIPPED_VARIABLES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_DEFAULT_REGION",
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_TRACKING_TOKEN",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "E2EFT_RENDER_VARIANT",
-    "DRJIT_LIBLLVM_PATH",
-)
-"""Environment of the driver that a local cluster's processes also get. On a real cluster these
-belong in
-the nodes' environment: secrets in a job's runtime environment are shown to everyone who can list
-jobs."""
+LOOPBACK = "127.0.0.1"
+
+
+def is_local() -> bool:
+    """Whether `connect` starts a cluster of its own, on this machine."""
+    return os.environ.get("RAY_ADDRESS", "") in ("", "local")
 
 
 def connect() -> None:
     """Joins the cluster of this job or RAY_ADDRESS, or starts a local one with every CPU of the
-    machine."""
+    machine.
+
+    A local cluster listens on the loopback interface only, talks to nobody without its token, and
+    keeps its sockets and logs in a folder that no other user can enter. Its processes inherit this
+    one's environment. On a real cluster secrets belong in the nodes' environment: a job's runtime
+    environment is shown to everyone who can list jobs.
+    """
     import ray
 
     if ray.is_initialized():
         return
-    # Without this a local cluster writes an authentication token into the user's home.
-    if not os.environ.get("RAY_ADDRESS"):
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    variables = {name: os.environ[name] for name in SHIPPED_VARIABLES if name in os.environ}
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
-    if not os.environ.get("RAY_ADDRESS"):
-        variables |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        environment = {
-            "env_vars": variables,
-            "worker_process_setup_hook": "e2eft.cluster.quiet_worker",
-        }
-        options |= {"include_dashboard": False, "runtime_env": environment}
-        logical = max(4, os.cpu_count() or 1)
-        options["num_cpus"] = int(os.environ.get("E2EFT_LOCAL_CPUS", logical))
-    ray.init(**options)
+    if is_local():
+        _start_local(options)
+    else:
+        ray.init(**options)
     quiet_ray_data()
+
+
+def _start_local(options: dict[str, Any]) -> None:
+    import ray
+    from ray._private import ray_constants
+
+    logical = max(4, os.cpu_count() or 1)
+    options |= {
+        # Not what the file /tmp/ray/ray_current_cluster says, which anybody may write.
+        "address": "local",
+        "include_dashboard": False,
+        "num_cpus": int(os.environ.get("E2EFT_LOCAL_CPUS", logical)),
+        "runtime_env": {"worker_process_setup_hook": "e2eft.cluster.quiet_worker"},
+        "_node_ip_address": LOOPBACK,
+    }
+    if "RAY_TMPDIR" not in os.environ:
+        options["_temp_dir"] = str(_private_folder() / "ray")
+    # Ray warns that it asks for a token.
+    setup = "ray._private.authentication.authentication_token_setup"
+    logging.getLogger(setup).setLevel(logging.ERROR)
+    # Else Ray takes the machine's address in place of the loopback's, and listens on all of them.
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with _environment(local_environment()):
+            ray.init(**options)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+def local_environment() -> dict[str, str]:
+    """What the processes of a local cluster have in their environment besides this one's.
+
+    The token is random, unless the environment names one, and is kept in no file.
+    """
+    variables = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as `_start_local` says, for those processes
+    }
+    loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    if loopback:
+        variables["GLOO_SOCKET_IFNAME"] = loopback[0]
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        variables["RAY_AUTH_TOKEN"] = _token()
+    return variables
+
+
+@cache
+def _token() -> str:
+    """One for the life of this process, since Ray reads it only once."""
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """These variables, for processes that are started meanwhile."""
+    # Ray sets the mode itself, and would then ask for a token on a cluster that has none.
+    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _private_folder() -> Path:
+    """A folder of this user that nobody else can enter; short, since sockets lie below it."""
+    folder = Path(tempfile.gettempdir(), f"e2eft-{os.getuid()}")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        return folder
+    return Path(tempfile.mkdtemp(prefix="e2eft-"))
 
 
 def quiet_worker() -> None:
@@ -118,6 +187,7 @@ def carried(function: Any) -> Any:
 
     @wraps(function)
     def carrying(given: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        be_patient()
         return _outputs(lambda: function(given, *args, **kwargs), given)
 
     return carrying
@@ -127,6 +197,7 @@ def _carried_class(kind: type) -> type:
     class Carrying:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.actor: Any = None
+            be_patient()
             try:
                 self.actor = kind(*args, **kwargs)
             except E2eftError as error:

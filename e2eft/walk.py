@@ -1,9 +1,11 @@
 """Every file below a local folder, links followed; what cannot be followed is an error, no gap."""
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +44,9 @@ def walk_files(
     if not _is_folder(folder):
         raise MissingError(f"{folder} is not there, or no folder")
     base = prefix.rpartition("/")[0]
-    if not _is_folder(folder / base):
-        return
     walk = _Walk(problems)
+    if not walk.can_enter(folder, base):
+        return
     try:
         walk.enter(folder / base, base)
         while walk.levels:
@@ -65,6 +67,15 @@ def walk_files(
                 yield WalkedFile(name, Path(entry.path), status.st_size, status.st_mtime_ns)
     finally:
         walk.close()
+
+
+def digest_files(files: Mapping[str, Path]) -> str:
+    """SHA-256 over the lines `name sha256`, sorted by name, hexadecimal."""
+    whole = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        with path.open("rb") as file:
+            whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 @dataclass
@@ -91,6 +102,21 @@ class _Walk:
         if self._problems is None:
             raise problem
         self._problems.append(problem)
+
+    def can_enter(self, top: Path, name: str) -> bool:
+        """Whether `name` below `top` is a folder; a link that leads nowhere is reported."""
+        try:
+            if (top / name).is_dir():
+                return True
+        except OSError as error:
+            self.report(_explained(top / name, error))
+            return False
+        parts = name.split("/")
+        for step in (top.joinpath(*parts[:count]) for count in range(1, len(parts) + 1)):
+            if step.is_symlink() and not step.exists():
+                self._report_dangling(step)
+                break
+        return False
 
     def enter(self, folder: Path, name: str) -> None:
         try:
@@ -122,11 +148,15 @@ class _Walk:
             return entry.stat()
         except FileNotFoundError:
             if entry.is_symlink():
-                target = os.readlink(entry.path)
-                self.report(DamagedError(f"{entry.path} is a link to {target}, which is not there"))
+                self._report_dangling(Path(entry.path))
         except OSError as error:
             self.report(_explained(entry.path, error))
         return None
+
+    def _report_dangling(self, link: Path) -> None:
+        with suppress(FileNotFoundError):  # vanished meanwhile
+            problem = f"{link} is a link to {os.readlink(link)}, which is not there"
+            self.report(DamagedError(problem))
 
     def close(self) -> None:
         for level in self.levels:

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from e2eft.artifacts import Artifact, FileEntry, claim, commit, sha256
+from e2eft.artifacts import Artifact
 from e2eft.config import PrepareConfig, SyntheticSource
-from e2eft.data.latents import DETAIL, latents_path
+from e2eft.data.latents import DETAIL
 from e2eft.data.sample import Sample, check_sample
 from e2eft.data.shards import KIND, SHARD_SCHEMA_VERSION, encode_part, encode_row, part_path
 from e2eft.storage import open_store
+from tests.artifacts import begin
 
 
 def analytic_frame(number: int, height: int = 64, width: int = 80, sky: bool = False) -> Sample:
@@ -60,29 +61,26 @@ def write_shards(
         source=SyntheticSource(family="indoor", num_scenes=len(samples), frames_per_scene=1),
         frames_per_part=frames_per_part,
     )
-    store = open_store(uri)
-    claim(store, KIND, config)
-    files, rows = [], []
-    for part, start in enumerate(range(0, len(samples), frames_per_part)):
-        chunk = samples[start : start + frames_per_part]
-        content = encode_part([encode_row(check_sample(sample)) for sample in chunk])
-        store.write(part_path(part), content)
-        files.append(FileEntry(part_path(part), len(content), sha256(content)))
-        rows.append(len(chunk))
+    chunks = [samples[i : i + frames_per_part] for i in range(0, len(samples), frames_per_part)]
     details: dict[str, Any] = {
         "shard_schema_version": SHARD_SCHEMA_VERSION,
-        "rows_of_part": rows,
+        "rows_of_part": [len(chunk) for chunk in chunks],
         "source": "analytic",
     }
-    if codec is not None:
-        from e2eft.prepare.latents import describe, make_latents
+    with begin(open_store(uri), KIND, config) as claim:
+        files = [
+            claim.put(part_path(part), encode_part([encode_row(check_sample(s)) for s in chunk]))
+            for part, chunk in enumerate(chunks)
+        ]
+        if codec is not None:
+            from e2eft.prepare.latents import describe, make_latents
 
-        made = [make_latents(codec, store, part) for part in range(len(rows))]
-        files += [FileEntry(latents_path(r.part), r.size, r.sha256) for r in made]
-        named = {"latents_of": "some-model", "vae_digest": codec.digest()}
-        details[DETAIL] = describe(config.model_copy(update=named), codec).as_json()
-    counts = {"frames": len(samples), "rejected": 0}
-    return commit(store, KIND, config, files=files, counts=counts, details=details)
+            parts = enumerate([file.path for file in files])
+            files += [make_latents(codec, claim.writer, part, path).file for part, path in parts]
+            named = {"latents_of": "some-model", "vae_digest": codec.digest()}
+            details[DETAIL] = describe(config.model_copy(update=named), codec).as_json()
+        counts = {"frames": len(samples), "rejected": 0}
+        return claim.commit(files=files, counts=counts, details=details)
 
 
 def write_analytic_shards(uri: str, count: int = 24, height: int = 64, width: int = 80) -> Artifact:

@@ -59,12 +59,12 @@ class RayCluster:
         `folder` must be short: Ray puts Unix sockets (107 characters at most) below it.
         """
         folder.mkdir(parents=True)
-        self._folder = folder
+        self.folder = folder
         self._env = dict(env)
-        self._token = secrets.token_hex(32)
-        self._token_path = folder / "token"
-        self._token_path.touch(mode=0o600)
-        self._token_path.write_text(self._token)
+        self.token = secrets.token_hex(32)
+        self.token_path = folder / "token"
+        self.token_path.touch(mode=0o600)
+        self.token_path.write_text(self.token)
         self._worker_cpus = tuple(worker_cpus)
         self._nodes_started = 0
         self.workers: list[ServiceProcess] = []
@@ -85,7 +85,7 @@ class RayCluster:
         # delete each other's copy of the job's working directory.
         name = f"n{self._nodes_started}"
         self._nodes_started += 1
-        node = self._folder / name
+        node = self.folder / name
         node.mkdir()
         argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *flags]
         argv += [f"--temp-dir={node}", "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}"]
@@ -114,7 +114,7 @@ class RayCluster:
         """What a process needs to talk to this cluster."""
         return {
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self._token_path),
+            "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_API_SERVER_ADDRESS": self.address,
             "RAY_USAGE_STATS_ENABLED": "0",
             # A worker process for each logical CPU at once would only fight for the real ones.
@@ -147,13 +147,19 @@ class RayCluster:
         states = [node["state"] for node in self._get("/api/v0/nodes")["data"]["result"]["result"]]
         return states.count("ALIVE")
 
+    def told(self) -> dict[str, Any]:
+        """All that the job server and the state API tell of jobs and what they ran."""
+        kinds = ("actors", "tasks", "workers", "nodes", "runtime_envs", "placement_groups")
+        answers = {kind: self._get(f"/api/v0/{kind}?detail=true&limit=10000") for kind in kinds}
+        return answers | {"jobs": self._get("/api/jobs/")}
+
     def _get(self, path: str) -> Any:
         request = Request(self.address + path, headers=self._headers())
         with urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"}
+        return {"Authorization": f"Bearer {self.token}"}
 
     def submit(
         self,

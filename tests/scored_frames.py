@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from e2eft.artifacts import Artifact, Parent, commit, entries
+from e2eft.artifacts import Artifact, Parent
 from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data import labels as label_files
 from e2eft.data.sample import Sample
@@ -13,6 +13,7 @@ from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import encode_part, encode_row, part_path
 from e2eft.geometry.normals import normals_from_depth
 from e2eft.storage import open_store
+from tests.artifacts import write_artifact
 
 HEIGHT, WIDTH = 24, 32
 UNTRACKED = TrackingConfig(enabled=False)
@@ -36,19 +37,16 @@ def make_frame(number: int, domain: str = "plane") -> Sample:
 
 
 def write_shards(folder: Path | str, frames: list[Sample], rows_of_part: list[int]) -> Artifact:
-    store = open_store(str(folder))
-    paths: list[str] = []
+    files: dict[str, bytes] = {}
     for part, count in enumerate(rows_of_part):
         first = sum(rows_of_part[:part])
-        paths.append(part_path(part))
         rows = [encode_row(frame) for frame in frames[first : first + count]]
-        store.write(paths[-1], encode_part(rows))
+        files[part_path(part)] = encode_part(rows)
     config = PrepareConfig(out=str(folder), source=SyntheticSource(family="indoor"))
     details = {"shard_schema_version": 1, "rows_of_part": rows_of_part}
     counts = {"frames": len(frames)}
-    return commit(
-        store, SHARDS, config, files=entries(store, paths), counts=counts, details=details
-    )
+    store = open_store(str(folder))
+    return write_artifact(store, SHARDS, config, files=files, counts=counts, details=details)
 
 
 def write_labels(
@@ -61,8 +59,8 @@ def write_labels(
     model: Parent | None = None,
 ) -> Artifact:
     """Labels by key; a text in place of an array is the reason why that image was rejected."""
-    store = open_store(str(folder))
     rows: list[dict[str, Any]] = []
+    written: dict[str, bytes] = {}
     for index, (key, prediction) in enumerate(predictions.items()):
         row = label_files.blank_row({"index": index, "part": 0, "key": key, "uri": key})
         if isinstance(prediction, str):
@@ -71,18 +69,18 @@ def write_labels(
             row |= {"status": label_files.OK, f"{task}_path": f"{task}/{index}.png"}
             encode = getattr(label_files, f"encode_{task}_png")
             if np.isfinite(prediction).all():
-                store.write(row[f"{task}_path"], encode(prediction, {}))
+                written[row[f"{task}_path"]] = encode(prediction, {})
             if npy:
                 row["npy_path"] = f"npy/{index}.npy"
-                store.write(row["npy_path"], label_files.encode_npy(prediction))
+                written[row["npy_path"]] = label_files.encode_npy(prediction)
         rows.append(row)
-    store.write(label_files.part_path(0), label_files.encode_index(rows))
     parents = [*([images.as_parent("images")] if images else []), *([model] if model else [])]
-    return commit(
-        store,
+    return write_artifact(
+        open_store(str(folder)),
         label_files.KIND,
         LabelConfig(model="m", images="i", out=str(folder), task=task),
-        files=entries(store, [label_files.part_path(0)]),
+        files={label_files.part_path(0): label_files.encode_index(rows)},
+        unlisted=written,
         counts={"ok": len(rows)},
         parents=tuple(parents),
         details={"task": task, "label_schema_version": 1},

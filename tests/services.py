@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 from urllib.request import urlopen
 
 import psutil
@@ -352,6 +353,8 @@ class MlflowServer:
         folder.mkdir(parents=True)
         (port,) = free_ports(1)
         self.uri = f"http://127.0.0.1:{port}"
+        # The server asks for none, and whoever talks to it sends this one.
+        self.password = f"{secrets.token_hex(8)}/+{secrets.token_hex(8)}"
         argv = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         argv += ["--port", str(port), "--workers", "1"]
         argv += ["--backend-store-uri", store_uri or f"sqlite:///{folder / 'mlflow.db'}"]
@@ -373,8 +376,9 @@ class MlflowServer:
 
     def env(self) -> dict[str, str]:
         """What a client needs: artifacts go through the server, so no key of the store."""
+        password = quote(self.password, safe="")
         return {
-            "MLFLOW_TRACKING_URI": self.uri,
+            "MLFLOW_TRACKING_URI": self.uri.replace("://", f"://tracker:{password}@"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         }

@@ -7,8 +7,10 @@ from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from pydantic.fields import FieldInfo
+
+from e2eft.secrets import shown
 
 VAE_FACTOR = 8
 """Every supported base model's VAE maps an 8 x 8 pixel block to one latent."""
@@ -144,9 +146,14 @@ def require_multiple(name: str, value: int, factor: int = VAE_FACTOR) -> None:
 class TrackingConfig(Config):
     """MLflow: where runs go and under which experiment."""
 
-    tracking_uri: Annotated[str | None, PLACEMENT, flag("tracking-uri")] = None
+    tracking_uri: Annotated[str | None, PLACEMENT, flag("tracking-uri"), Field(repr=False)] = None
     """MLflow server or database. Default: the MLFLOW_TRACKING_URI variable, else sqlite:///mlflow.db."""
     experiment: Annotated[str, PLACEMENT, flag("experiment")] = "e2eft"
     """MLflow experiment."""
     enabled: Annotated[bool, PLACEMENT, flag("tracking")] = True
     """Log to MLflow at all."""
+
+    @field_serializer("tracking_uri", when_used="json")
+    def _without_userinfo(self, uri: str | None) -> str | None:
+        """What is stored, logged or sent to workers holds no password."""
+        return None if uri is None else shown(uri)

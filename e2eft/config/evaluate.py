@@ -73,6 +73,11 @@ class EvaluateConfig(Config):
     current champion under the same protocol and data."""
     overwrite: Annotated[bool, PLACEMENT] = False
     """Delete what is at --out if it was made with another configuration."""
+    take_over: Annotated[bool, PLACEMENT] = False
+    """Replace a job that holds --out without waiting to see whether it is alive."""
+    single_writer: Annotated[bool, PLACEMENT] = False
+    """Write to a store that cannot refuse to create what is there. You answer for it that no other
+    job writes to --out."""
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")

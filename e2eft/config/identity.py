@@ -24,6 +24,7 @@ IDENTITY_VERSION = 2
 settings, and inputs by their URIs."""
 
 Names = tuple[str, ...]
+_RANGES: Names = ("data", "max_depth_m")
 UNRECORDED, UNKNOWN = "not recorded", "unknown to this e2eft"
 
 
@@ -60,6 +61,8 @@ def differences(
     """
     recorded = dict(_flat(old))
     leaves = {leaf.names: leaf for leaf in _leaves(new)}
+    if version == 1:
+        _translate(recorded, leaves)
     replaced = {
         names[:-1]
         for names, leaf in leaves.items()
@@ -106,6 +109,16 @@ def refusal(found: list[Difference]) -> str:
     others = [one.accepted for one in found if not one.accepted.startswith("--")]
     accepted = ", ".join([" ".join(flags), *others] if flags else others)
     return f"{'; '.join(map(str, found))}; accepted: {accepted}"
+
+
+def _translate(recorded: dict[Names, Any], leaves: "dict[Names, _Leaf]") -> None:
+    """What version 1 said in another form: one range of depth for all datasets. Asked for none, a
+    run that is resumed keeps its own."""
+    leaf = leaves.get(_RANGES)
+    if leaf is not None and isinstance(recorded.get(_RANGES), int | float):
+        single = recorded.pop(_RANGES)
+        if leaf.value:
+            recorded[_RANGES] = [single] * len(leaf.value)
 
 
 @dataclass(frozen=True)

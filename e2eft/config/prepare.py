@@ -48,6 +48,11 @@ class PrepareConfig(Config):
     """Replicas of that VAE: one GPU each, or one CPU where there is none."""
     overwrite: Annotated[bool, PLACEMENT] = False
     """Delete what is at --out if it was made with another configuration."""
+    take_over: Annotated[bool, PLACEMENT] = False
+    """Replace a job that holds --out without waiting to see whether it is alive."""
+    single_writer: Annotated[bool, PLACEMENT] = False
+    """Write to a store that cannot refuse to create what is there. You answer for it that no other
+    job writes to --out."""
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")

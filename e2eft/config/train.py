@@ -1,6 +1,6 @@
 """The training stage: model, objective, data, optimizer, and what Ray and DeepSpeed are told."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import tyro
 from pydantic import Field, model_validator
@@ -104,8 +104,14 @@ class DataConfig(Config):
     frames."""
     flip_probability: Annotated[Fraction, RESULT] = 0.5
     """Horizontal mirror: the only augmentation of the paper."""
-    max_depth_m: Annotated[float, RESULT, Field(gt=0)] = 80.0
-    """Depth beyond this is not supervised."""
+    max_depth_m: Annotated[
+        tyro.conf.UseAppendAction[tuple[Annotated[float, Field(gt=0)], ...]],
+        RESULT,
+        flag("max-depth"),
+    ] = ()
+    """Metres: depth beyond this is not supervised, nor are the normals there. For each --data, in
+    the same order, or once for all. Default: as each dataset is trained with in the paper, 65 for
+    Hypersim, 80 for Virtual KITTI 2 and all others."""
     shuffle_window: Annotated[Positive, RESULT] = 2048
     """Frames shuffled together: files are read in a random order, rows within windows of this
     size."""
@@ -116,6 +122,28 @@ class DataConfig(Config):
     dataset is decoded once."""
     limit: Annotated[Positive | None, RESULT, flag("limit")] = None
     """Use only the first frames of every dataset."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_range_for_all(cls, fields: Any) -> Any:
+        """A single range counts for all; a number, as configurations used to have, is one."""
+        if not isinstance(fields, dict):
+            return fields
+        known = cast(dict[str, Any], fields)
+        given = known.get("max_depth_m") or ()
+        ranges = (given,) if isinstance(given, int | float) else given
+        if len(ranges) != 1:
+            return known
+        return known | {"max_depth_m": tuple(ranges) * max(1, len(known.get("uris", ())))}
+
+    @model_validator(mode="after")
+    def _one_range_a_dataset(self) -> Self:
+        if self.max_depth_m and len(self.max_depth_m) != max(1, len(self.uris)):
+            raise ValueError(
+                f"--max-depth is given {len(self.max_depth_m)} times but --data {len(self.uris)} "
+                "times; give one for each dataset, one for all, or none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_weight_a_dataset(self) -> Self:
@@ -189,7 +217,7 @@ class ZeroConfig(Config):
 
 
 class ScalingConfig(Config):
-    """What Ray reserves."""
+    """What Ray reserves, and when it starts anew."""
 
     num_workers: Annotated[Positive, ROUNDING, flag("num-workers")] = 1
     """Training processes: one GPU each, or CPUs where there is none."""
@@ -199,6 +227,10 @@ class ScalingConfig(Config):
     """auto: one GPU a worker if the cluster has any."""
     max_failures: Annotated[int, PLACEMENT, Field(ge=0)] = 3
     """Times the worker group is restarted from the last checkpoint after a failure."""
+    hang_timeout_s: Annotated[float, PLACEMENT, Field(gt=0)] = 600.0
+    """Seconds a worker may wait for one thing, its data, its base model, or (half as long again)
+    a step or a checkpoint with all other workers, before it counts as hung and the worker group is
+    restarted."""
 
 
 class CheckpointConfig(Config):
@@ -256,6 +288,11 @@ class TrainConfig(Config):
     """Register the trained model in MLflow under this name."""
     overwrite: Annotated[bool, PLACEMENT] = False
     """Delete what is at --out if it was made with another configuration."""
+    take_over: Annotated[bool, PLACEMENT] = False
+    """Replace a job that holds --out without waiting to see whether it is alive."""
+    single_writer: Annotated[bool, PLACEMENT] = False
+    """Write to a store that cannot refuse to create what is there. You answer for it that no other
+    job writes to --out."""
 
     @model_validator(mode="after")
     def _batch_is_cut_evenly(self) -> Self:

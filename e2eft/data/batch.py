@@ -26,8 +26,8 @@ class Batch:
     normals_cam: Float[Tensor, "n 3 h w"]
     """Unit normals facing the camera; NaN unknown (sky too)."""
     valid: Bool[Tensor, "n h w"]
-    """Where the depth is known, finite and within the data set's range. It says nothing about the
-    normals."""
+    """Where the depth is known, finite and within the data set's range. It does not say whether
+    the normal is known there."""
     keys: list[str]
     """The samples' keys, in the order of the first axis."""
     intrinsics_px: Float[Tensor, "n 3 3"]

@@ -8,7 +8,7 @@ number of workers trains on the same global batches.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,6 +21,7 @@ from e2eft.data.batch import Batch, rgb_tensor
 from e2eft.data.sample import Sample, is_constant
 from e2eft.data.shards import ROWS_PER_GROUP, TRUTH, ShardIndex, decode_row
 from e2eft.data.transforms import flip_sample
+from e2eft.errors import E2eftError
 
 CHOICE_STREAM, ORDER_STREAM, FLIP_STREAM, NOISE_STREAM = range(4)
 
@@ -106,17 +107,27 @@ def _epoch_order(length: int, window: int, seed: int, dataset: int, epoch: int) 
     return rows
 
 
+class FrameError(E2eftError):
+    """Frames that cannot be read, or not be one micro-batch."""
+
+
 def collate(
-    samples: list[Sample], max_depth_m: float, latents: list[np.ndarray] | None = None
+    samples: list[Sample],
+    max_depth_m: float | Sequence[float],
+    latents: list[np.ndarray] | None = None,
 ) -> Batch:
     """Samples of one size as tensors; `valid` is where depth is known, finite and within range.
 
     Args:
+        max_depth_m: end of the range, exclusive; one for all samples, or one for each.
         latents: `[c hl wl]` of each image, if they shall stand for the images.
+
+    Raises:
+        FrameError: if the samples are not of one size.
     """
     sizes = {sample.size for sample in samples}
     if len(sizes) != 1:
-        raise ValueError(
+        raise FrameError(
             f"frames of different sizes in one batch: {sorted(sizes)}; "
             "give each size its own --data"
         )
@@ -132,7 +143,7 @@ def collate(
         rgb=rgb,
         depth_m=depth,
         normals_cam=normals.contiguous() if any(normals.stride()) else normals,
-        valid=torch.isfinite(depth) & (depth <= max_depth_m),
+        valid=torch.isfinite(depth) & (depth < torch.tensor(max_depth_m).reshape(-1, 1, 1)),
         keys=[sample.key for sample in samples],
         intrinsics_px=torch.from_numpy(np.stack([s.intrinsics_px for s in samples])).float(),
         rgb_latents=stacked,
@@ -187,10 +198,23 @@ class FrameReader:
         return rows[offset]
 
     def read(self, dataset: int, row: int) -> Sample:
-        """One frame, decoded."""
+        """One frame, decoded.
+
+        Raises:
+            FrameError: if what was read cannot be decoded.
+        """
         if kept := self._kept.get((dataset, row)):
             return kept
-        sample = decode_row(self._row(dataset, row))
+        encoded = self._row(dataset, row)
+        try:
+            sample = decode_row(encoded)
+        except (E2eftError, MemoryError):
+            raise
+        except Exception as error:  # Decoders raise anything on damaged content.
+            raise FrameError(
+                f"frame {encoded['key']} of {self.shards[dataset].artifact.uri} cannot be decoded "
+                f"({type(error).__name__}: {error}); prepare it anew"
+            ) from error
         if sample.nbytes <= self._room:
             self._room -= sample.nbytes
             self._kept[dataset, row] = sample
@@ -208,10 +232,12 @@ class FrameReader:
         assert cached is not None
         return cached.decode(row["latents"], row["height"], row["width"])[int(planned.flip)]
 
-    def batch(self, frames: list[PlannedFrame], max_depth_m: float) -> Batch:
-        """Planned frames, collated."""
+    def batch(self, frames: list[PlannedFrame], max_depth_m: float | Sequence[float]) -> Batch:
+        """Planned frames, collated; `max_depth_m` is of all datasets, or of each."""
         samples = [self.frame(frame) for frame in frames]
         latents = [self.latent(frame) for frame in frames] if self.latents else None
+        if isinstance(max_depth_m, Sequence):
+            max_depth_m = [max_depth_m[frame.dataset] for frame in frames]
         return collate(samples, max_depth_m, latents)
 
 
@@ -234,7 +260,7 @@ def iterate_batches(
     plan: SamplingPlan,
     reader: FrameReader,
     indices: Iterator[int],
-    max_depth_m: float,
+    max_depth_m: float | Sequence[float],
     threads: int = 2,
     ahead: int | None = None,
     *,

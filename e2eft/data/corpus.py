@@ -109,8 +109,9 @@ def survey(uri: str, images_per_part: int) -> Corpus:
 def _is_artifact(store: Store) -> bool:
     if not store.exists(MANIFEST):
         return False
+    content = store.read(MANIFEST)
     try:
-        body = json.loads(store.read(MANIFEST))
+        body = json.loads(content)
     except ValueError:
         return False
     return isinstance(body, dict) and body.get("format") == FORMAT

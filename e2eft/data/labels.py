@@ -13,6 +13,7 @@ are. The manifest lists the index with digests, and the index the digests of the
 """
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,8 @@ from e2eft.views.colour import colour_depth, colour_normals
 
 KIND = "labels"
 LABEL_SCHEMA_VERSION = 1
+JOB_KEY = b"e2eft_job"
+"""In a part's metadata: the digest of the job that made it."""
 OK, DEGRADED, REJECTED = "ok", "ok_degraded", "rejected"
 DEPTH_CODES = 65535
 COMPRESS_LEVEL = 1
@@ -112,9 +115,11 @@ def part_path(part: int) -> str:
     return f"index/part-{part:06d}.parquet"
 
 
-def encode_index(rows: list[dict[str, Any]]) -> bytes:
-    """Index rows as one Parquet file, sorted by index."""
+def encode_index(rows: list[dict[str, Any]], job: str = "") -> bytes:
+    """Index rows as one Parquet file, sorted by index. job: digest of what it was made for."""
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["index"]), INDEX_SCHEMA)
+    if job:
+        table = table.replace_schema_metadata({JOB_KEY: job})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
@@ -258,16 +263,25 @@ def read_label(store: Store, row: dict[str, Any]) -> np.ndarray:
 
 def committed_parts(store: Store) -> set[int]:
     """The parts whose index is there."""
-    names = (
-        path.rpartition("part-")[2].removesuffix(".parquet") for path, _ in store.list("index/")
-    )
-    return {int(name) for name in names}
+    found = (re.fullmatch(r"part-(\d{6})\.parquet", name) for name in store.names("index"))
+    return {int(match[1]) for match in found if match}
 
 
-def read_index(store: Store) -> pa.Table:
-    """Every index part that is there, one below another."""
+def read_index(store: Store, job: str = "") -> pa.Table:
+    """Every index part that is there, one below another.
+
+    Raises:
+        ArtifactError: for a part that was made for another job than this one, if it is given.
+    """
     parts = sorted(committed_parts(store))
     tables = [pq.read_table(io.BytesIO(store.read(part_path(part)))) for part in parts]
+    for part, table in zip(parts, tables, strict=True):
+        maker = (table.schema.metadata or {}).get(JOB_KEY, b"").decode()
+        if job and maker and maker != job:
+            raise ArtifactError(
+                f"{store.uri}/{part_path(part)} was made by a job with another configuration that "
+                "has been replaced; delete it and run again"
+            )
     return pa.concat_tables(
         [table.cast(INDEX_SCHEMA) for table in tables] or [INDEX_SCHEMA.empty_table()]
     )

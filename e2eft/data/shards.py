@@ -247,7 +247,7 @@ class ShardIndex:
 
     @cached_property
     def part_paths(self) -> list[str]:
-        return [f.path for f in self.artifact.files if f.path.startswith("data/part-")]
+        return [f.path for f in self.artifact.files if f.called.startswith("data/part-")]
 
     @cached_property
     def part_starts(self) -> np.ndarray:
@@ -290,7 +290,7 @@ class ShardIndex:
             ArtifactError: if the latents are those of other rows.
         """
         rows = self.read_group(part, group, without | {"rgb"})
-        latents = self._read(latents_path(part), group)
+        latents = self._read(self.artifact.path(latents_path(part)), group)
         if [row["key"] for row in rows] != [row["key"] for row in latents]:
             raise ArtifactError(
                 f"{self.artifact.uri}: row group {group} of {latents_path(part)} has other rows "

@@ -2,18 +2,21 @@
 
 from e2eft.evaluate.pairing import processing_of
 from e2eft.evaluate.scores import Headline, headline, paired_difference, read_table
-from e2eft.evaluate.stage import claim_output, register, run
+from e2eft.evaluate.stage import look_at, register, run, say_finished, score, scored_model
 from e2eft.evaluate.tables import comparison_table, differences_table
 
 __all__ = [
     "Headline",
-    "claim_output",
     "comparison_table",
     "differences_table",
     "headline",
+    "look_at",
     "paired_difference",
     "processing_of",
     "read_table",
     "register",
     "run",
+    "say_finished",
+    "score",
+    "scored_model",
 ]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from e2eft.artifacts import ArtifactError
-from e2eft.cluster import carried, connect, raise_carried
+from e2eft.cluster import carried, connect, is_local, raise_carried
 from e2eft.data.shards import ShardIndex, decode_row
 from e2eft.evaluate.chunks import (
     Job,
@@ -120,7 +120,7 @@ def _tasks_at_once(chunks: int) -> int:
     import ray
 
     cpus = ray.cluster_resources().get("CPU", 1)
-    if not os.environ.get("RAY_ADDRESS"):
+    if is_local():
         # A local cluster declares more CPUs than there are, for stages that wait for each other.
         cpus = min(cpus, os.cpu_count() or 1)
     return max(1, min(chunks, int(cpus)))

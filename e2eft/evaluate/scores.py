@@ -142,7 +142,7 @@ def read_table(scores: str | Artifact) -> tuple[Artifact, pa.Table]:
     """
     if isinstance(scores, str):
         scores = load_artifact(scores.removesuffix(f"/{TABLE}"), KIND)
-    return scores, pq.read_table(io.BytesIO(scores.store.read(TABLE)))
+    return scores, pq.read_table(io.BytesIO(scores.store.read(scores.path(TABLE))))
 
 
 def paired_difference(

@@ -15,19 +15,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from e2eft.artifacts import (
     MANIFEST,
     Artifact,
-    ArtifactError,
+    Claim,
+    FileEntry,
+    Owned,
     Parent,
-    claim,
-    commit,
-    entries,
+    Place,
+    load_artifact,
+    look,
 )
 from e2eft.config import EvaluateConfig
+from e2eft.data.labels import KIND as LABELS_KIND
+from e2eft.data.shards import KIND as SHARDS
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
-from e2eft.evaluate.pairing import check_pair, open_pairs, source_of
+from e2eft.evaluate.pairing import check_pair, open_pairs, processing_of, source_of
 from e2eft.evaluate.protocols import ScoringProtocol, protocol_of
 from e2eft.evaluate.report import REPORT, chosen_images, write_report
 from e2eft.evaluate.scores import (
@@ -41,11 +47,13 @@ from e2eft.evaluate.scores import (
     headline,
     summarize,
 )
-from e2eft.storage import Store, absolute, open_store
+from e2eft.storage import absolute, open_store
 from e2eft.tracking import (
     Promotion,
     Run,
     TrackingError,
+    check_tracking,
+    complete_run,
     is_registry_uri,
     promote_if_better,
     record_score,
@@ -57,52 +65,135 @@ from e2eft.tracking import (
 log = logging.getLogger(__name__)
 
 DATA, LABELS = "data", "labels"
+OWNED = Owned(
+    patterns=(r"scores/per_image\.parquet", r"scores\.json", r"report\.md", r"panels/[^/]+\.png"),
+    results=(),
+)
+"""What this stage writes; labels of a model that is scored are artifacts of their own."""
+PANELS = "panels/"
 
 
-def claim_output(config: EvaluateConfig) -> Artifact | None:
-    """Takes --out for this configuration; the scores if they are there already.
-
-    To be called before labels are written below --out, since --overwrite deletes what is there.
+def look_at(config: EvaluateConfig) -> Place:
+    """What is at --out, and whether this can be scored at all. Reads only.
 
     Raises:
-        ArtifactError: if --out holds something else.
+        ValueError: (and its subclasses) for what the user can correct.
+        TrackingError: if scores would not find their way to MLflow, or the model to its registry.
     """
-    return claim(open_store(config.out), KIND, _absolute(config), config.overwrite)
+    config = _absolute(config)
+    labels: tuple[Parent, ...] = ()
+    if config.model is None:
+        pairs, _ = _checked_pairs(config, config.labels)
+        data = tuple(pair.shards.artifact for pair in pairs)
+        labels = tuple(pair.labels.as_parent(LABELS) for pair in pairs)
+    else:
+        processing_of(config)
+        data = tuple(load_artifact(uri, SHARDS) for uri in config.data)
+        labels = (_model(config.model),)
+    inputs = (*(artifact.as_parent(DATA) for artifact in data), *labels)
+    place = look(open_store(config.out), KIND, config, inputs, OWNED)
+    if not place.finished:
+        check_tracking(config.tracking, config.register_as)
+    return place
+
+
+def _model(name: str) -> Parent:
+    """A model, by what its training run says of it; of any other the name must do."""
+    if "/" in name and not is_registry_uri(name):
+        store = open_store(name)
+        if store.exists(MANIFEST):
+            return load_artifact(name).as_parent("model")
+    return Parent("model", name, "")
+
+
+def _checked_pairs(
+    config: EvaluateConfig, labels: Sequence[str]
+) -> tuple[tuple[Pair, ...], ScoringProtocol]:
+    pairs = open_pairs(config, labels)
+    protocol = protocol_of(config, [source_of(pair.shards.artifact) for pair in pairs])
+    for pair in pairs:
+        check_pair(pair, protocol)
+    return pairs, protocol
 
 
 def run(config: EvaluateConfig, labels: Sequence[str]) -> Artifact:
-    """Scores one labels artifact for each --data, or finds them scored.
+    """Scores labels that are there, one for each --data, or finds them scored.
+
+    Raises:
+        ValueError: (and its subclasses) for what the user can correct, or if nothing can be scored.
+    """
+    config = config.model_copy(update={"model": None, "labels": tuple(labels)})
+    place = look_at(config)
+    if place.finished:
+        say_finished(config, place.finished)
+        return place.finished
+    with place.take() as claim:
+        return claim.finished or score(config, claim, labels)
+
+
+def say_finished(config: EvaluateConfig, scores: Artifact) -> None:
+    """Tells a person that there is nothing to do, but perhaps to end the MLflow run."""
+    print(f"already scored: {scores.uri} ({scores.counts['scored']} images; nothing to do)")
+    config = _absolute(config)
+
+    def write(run: Run) -> None:
+        made_of = [parent.uri for parent in scores.parents if parent.role == LABELS]
+        _complete(run, config, scores, open_pairs(config, made_of))
+
+    complete_run(config.tracking, *_work(config, scores.config_digest), write)
+
+
+def score(config: EvaluateConfig, claim: Claim, labels: Sequence[str]) -> Artifact:
+    """Scores one labels artifact for each --data into the claimed folder.
 
     Raises:
         ValueError: (and its subclasses) for what the user can correct, or if nothing can be scored.
     """
     config = _absolute(config)
-    pairs = open_pairs(config, labels)
-    protocol = protocol_of(config, [source_of(pair.shards.artifact) for pair in pairs])
-    for pair in pairs:
-        check_pair(pair, protocol)
+    pairs, protocol = _checked_pairs(config, labels)
     parents = (
         *(pair.shards.artifact.as_parent(DATA) for pair in pairs),
         *(pair.labels.as_parent(LABELS) for pair in pairs),
     )
-    done = claim_output(config)
-    if done and _still_valid(done, parents, config.overwrite):
-        print(f"already scored: {config.out} ({done.counts['scored']} images; nothing to do)")
-        return done
-    run = start_run(
-        config.tracking,
-        f"evaluate-{config.task}",
-        f"{KIND}:{config.digest()}:{config.out}",
-        {"e2eft.stage": "evaluate", "e2eft.out": config.out},
-    )
+    run = start_run(config.tracking, *_work(config, claim.digest))
     try:
-        artifact = _score_and_commit(config, protocol, pairs, parents, run)
+        artifact = _score_and_commit(config, claim, protocol, pairs, parents, run)
     except BaseException:
         run.finish("FAILED")
         raise
     _note_registered_model(config, artifact, pairs)
     run.finish()
     return artifact
+
+
+def _work(config: EvaluateConfig, digest: str) -> tuple[str, str, dict[str, str]]:
+    """The arguments of `start_run` for this configuration, of this digest."""
+    tags = {"e2eft.stage": "evaluate", "e2eft.out": config.out}
+    return f"evaluate-{config.task}", f"{KIND}:{digest}:{config.out}", tags
+
+
+def _complete(run: Run, config: EvaluateConfig, scores: Artifact, pairs: tuple[Pair, ...]) -> None:
+    """What a run that was interrupted after the commit lacks, from the artifact."""
+    _describe(run, config, scores.parents)
+    for file in scores.files:
+        if file.called.startswith(PANELS):
+            run.image(Image.open(io.BytesIO(scores.store.read(file.path))), file.path)
+    summary = json.loads(scores.store.read(scores.path(SUMMARY)))
+    _log(run, scores, summary, scores.store.read(scores.path(REPORT)).decode())
+    _note_registered_model(config, scores, pairs)
+
+
+def _describe(run: Run, config: EvaluateConfig, parents: tuple[Parent, ...]) -> None:
+    run.params(config.parameters())
+    for parent in parents:
+        run.dataset(parent.uri, parent.digest, "ground truth" if parent.role == DATA else "labels")
+
+
+def scored_model(scores: Artifact) -> tuple[str, str]:
+    """URI and digest of the model whose labels were scored, as it was fixed when they were made."""
+    labels = next(parent.uri for parent in scores.parents if parent.role == LABELS)
+    model = load_artifact(labels, LABELS_KIND).details["model"]
+    return model["uri"], model["digest"]
 
 
 def register(
@@ -119,15 +210,12 @@ def register(
     name = config.register_as
     assert name is not None
     config = _absolute(config)
-    run = start_run(
-        config.tracking,
-        f"evaluate-{config.task}",
-        f"{KIND}:{config.digest()}:{config.out}",
-        {"e2eft.stage": "evaluate", "e2eft.out": config.out},
-    )
+    run = start_run(config.tracking, *_work(config, scores.config_digest))
     tags = {"e2eft.scores": scores.uri, "e2eft.scores.digest": scores.digest}
-    model = register_model(config.tracking, run, name, folder, card=card, tags=tags)
-    run.finish()
+    try:
+        model = register_model(config.tracking, run, name, folder, card=card, tags=tags)
+    finally:
+        run.finish()  # what it is the run of is done
     found = asdict(headline(scores))
     if not found.pop("complete"):
         return Promotion(
@@ -147,32 +235,15 @@ def _absolute(config: EvaluateConfig) -> EvaluateConfig:
     )
 
 
-def _still_valid(done: Artifact, parents: tuple[Parent, ...], overwrite: bool) -> bool:
-    """Whether finished scores are of what lies at their parents' places now."""
-    then, now = ([parent.digest for parent in group] for group in (done.parents, parents))
-    if then == now:
-        return True
-    if not overwrite:
-        raise ArtifactError(
-            f"{done.uri} holds scores of other labels or data than are there now; use another "
-            "--out, or --overwrite to score again"
-        )
-    # Not the whole folder: the labels may lie in it.
-    for path in (MANIFEST, *(file.path for file in done.files)):
-        done.store.delete(path)
-    return False
-
-
 def _score_and_commit(
     config: EvaluateConfig,
+    claim: Claim,
     protocol: ScoringProtocol,
     pairs: tuple[Pair, ...],
     parents: tuple[Parent, ...],
     run: Run,
 ) -> Artifact:
-    run.params(config.parameters())
-    for parent in parents:
-        run.dataset(parent.uri, parent.digest, "ground truth" if parent.role == DATA else "labels")
+    _describe(run, config, parents)
     rows = score_rows(protocol, pairs, config.frames_per_task, config.scoring_tasks)
     if not any(row["status"] == SCORED for row in rows):
         example = rows[0]
@@ -180,19 +251,17 @@ def _score_and_commit(
             f"none of {len(rows)} images could be scored, e.g. {example['key']}: "
             f"{example['status']} ({example['detail']})"
         )
-    store = open_store(config.out)
     summary = summarize(rows, protocol, config.bootstrap) | _lineage(parents)
-    store.write(TABLE, encode_table(rows, protocol))
-    store.write(SUMMARY, json.dumps(summary, indent=1).encode())
-    pictures = _draw_panels(store, protocol, pairs, rows, config.panels, run)
-    report = write_report(summary, protocol, pictures)
-    store.write(REPORT, report.encode())
+    pictures = _draw_panels(claim, protocol, pairs, rows, config.panels, run)
+    report = write_report(summary, protocol, [picture.path for picture in pictures])
+    pages = {
+        TABLE: encode_table(rows, protocol),
+        SUMMARY: json.dumps(summary, indent=1).encode(),
+        REPORT: report.encode(),
+    }
     found = _headline(protocol, summary, parents)
-    artifact = commit(
-        store,
-        KIND,
-        config,
-        files=entries(store, [TABLE, SUMMARY, REPORT, *pictures]),
+    artifact = claim.commit(
+        files=[*(claim.put(name, content) for name, content in pages.items()), *pictures],
         counts=_counts(rows),
         parents=parents,
         details={
@@ -238,15 +307,15 @@ def _headline(
 
 
 def _draw_panels(
-    store: Store,
+    claim: Claim,
     protocol: ScoringProtocol,
     pairs: tuple[Pair, ...],
     rows: list[dict[str, Any]],
     count: int,
     run: Run,
-) -> list[str]:
-    """Writes the pictures of the worst and of the middle images; their paths."""
-    paths: list[str] = []
+) -> list[FileEntry]:
+    """Writes the pictures of the worst and of the middle images."""
+    files: list[FileEntry] = []
     chosen = {name: rows[place] for name, place in chosen_images(rows, protocol, count).items()}
     labels = [
         pair.labels.label_rows([row["key"] for row in chosen.values() if row["pair"] == number])
@@ -257,10 +326,9 @@ def _draw_panels(
         picture = draw_panel(protocol, pairs[number], labels[number][key], row)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-        paths.append(f"panels/{name}.png")
-        store.write(paths[-1], buffer.getvalue())
-        run.image(picture, paths[-1])
-    return paths
+        files.append(claim.put(f"{PANELS}{name}.png", buffer.getvalue()))
+        run.image(picture, files[-1].path)
+    return files
 
 
 def _log(run: Run, artifact: Artifact, summary: dict[str, Any], report: str) -> None:

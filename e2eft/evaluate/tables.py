@@ -75,7 +75,7 @@ def comparison_table(scores: Sequence[str | Artifact], metrics: Sequence[str] = 
         ValueError: if they are of different protocols or of different data, or lack a metric.
     """
     artifacts = [load_artifact(s, KIND) if isinstance(s, str) else s for s in scores]
-    summaries = [json.loads(artifact.store.read(SUMMARY)) for artifact in artifacts]
+    summaries = [json.loads(artifact.store.read(artifact.path(SUMMARY))) for artifact in artifacts]
     _check_alike(artifacts, summaries)
     kinds = METRICS_OF_TASK[artifacts[0].details["task"]]
     chosen = tuple(metrics) or SHOWN_METRICS[artifacts[0].details["task"]]

@@ -16,6 +16,7 @@ What the files contain and how they are read is in `e2eft.data.labels`, which ne
 nor Ray.
 """
 
-from e2eft.label.job import LabelError, run, run_all
+from e2eft.label.job import open_all, run, run_all, run_opened
+from e2eft.label.opening import LabelError
 
-__all__ = ["LabelError", "run", "run_all"]
+__all__ = ["LabelError", "open_all", "run", "run_all", "run_opened"]

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from e2eft import __version__
-from e2eft.artifacts import sha256
+from e2eft.artifacts import Writer, sha256
 from e2eft.data.corpus import content_seed, read_image
 from e2eft.data.labels import (
     DEGRADED,
@@ -45,7 +45,7 @@ class Work:
     """
 
     images_uri: str
-    out_uri: str
+    writer: Writer
     task: str
     target: str
     model: str
@@ -178,35 +178,32 @@ def _prepare(planned: dict[str, Any], content: bytes | ImageError, work: Work) -
 
 def write_chunk(items: list[Item], work: Work) -> list[dict[str, Any]]:
     """Restores each prediction to its image's size and writes its files; the final index rows."""
-    store = open_store(work.out_uri)
     with ThreadPoolExecutor(WRITERS) as pool:
-        return list(pool.map(lambda item: _write(store, item, work), items))
+        return list(pool.map(lambda item: _write(item, work), items))
 
 
-def _write(store: Store, item: Item, work: Work) -> dict[str, Any]:
+def _write(item: Item, work: Work) -> dict[str, Any]:
     if item.array is None:
         return item.row
     started = time.perf_counter()
     size = item.row["height"], item.row["width"]
     row = item.row | {"label_height": size[0], "label_width": size[1]}
-    text = _text(row, work)
+    text, put = _text(row, work), work.writer.put
     if work.task == "depth":
         label = resize_depth(item.array, size)
-        row["depth_path"], png = f"depth/{item.name}.png", encode_depth_png(label, text)
-        row["npy_path"] = f"npy/{item.name}.npy" if work.save_npy else ""
+        png = encode_depth_png(label, text)
         if work.save_previews:
-            row["preview_path"] = f"preview/{item.name}.jpg"
-            store.write(row["preview_path"], encode_preview(label))
+            preview = put(f"preview/{item.name}.jpg", encode_preview(label))
+            row["preview_path"] = preview.path
     else:
         label = resize_normals(item.array, size)
-        row["normals_path"], png = f"normals/{item.name}.png", encode_normals_png(label, text)
-        row["npy_path"] = f"npy/{item.name}.normals.npy"
-    if row["npy_path"]:
-        npy = encode_npy(label)
-        store.write(row["npy_path"], npy)
-        row["npy_sha256"] = sha256(npy)
-    store.write(row["depth_path"] or row["normals_path"], png)
-    row["label_sha256"] = sha256(png)
+        png = encode_normals_png(label, text)
+    if work.save_npy or work.task == "normals":
+        ending = "npy" if work.task == "depth" else "normals.npy"
+        npy = put(f"npy/{item.name}.{ending}", encode_npy(label))
+        row["npy_path"], row["npy_sha256"] = npy.path, npy.sha256
+    file = put(f"{work.task}/{item.name}.png", png)
+    row[f"{work.task}_path"], row["label_sha256"] = file.path, file.sha256
     row["seconds"] += time.perf_counter() - started
     return row
 

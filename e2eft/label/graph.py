@@ -1,6 +1,5 @@
 """The Ray Data graph of labelling, and the driver's ledger that commits parts as they come in."""
 
-import os
 import pickle
 import time
 from collections import Counter
@@ -11,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from e2eft.artifacts import Claim
 from e2eft.cluster import (
     carried,
     connect,
     count_gpus,
+    is_local,
     quiet_ray_data,
     raise_carried,
     require_room,
@@ -23,7 +24,6 @@ from e2eft.config import LabelConfig
 from e2eft.data.corpus import Corpus
 from e2eft.data.labels import DEGRADED, INDEX_SCHEMA, OK, REJECTED, encode_index, part_path
 from e2eft.label.chunks import Work, decode_part, from_table, to_table, write_chunk
-from e2eft.storage import Store
 
 PROGRESS_EVERY_S = 10.0
 CORPUS = "corpus"
@@ -52,7 +52,7 @@ def write_chunks(table: pa.Table, works: tuple[Work, ...]) -> pa.Table:
 class Backlog:
     """What is still to be labelled of one corpus."""
 
-    store: Store
+    claim: Claim
     corpus: Corpus
     work: Work
     rows_of_part: dict[int, list[dict[str, Any]]]
@@ -62,7 +62,7 @@ class Backlog:
 class Ledger:
     """Collects index rows in any order, and commits every part whose rows are all there."""
 
-    store: Store
+    claim: Claim
     sizes: dict[int, int]
     waiting: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -71,7 +71,9 @@ class Ledger:
             self.waiting.setdefault(row["part"], []).append(row)
         for part in {row["part"] for row in rows}:
             if len(self.waiting[part]) == self.sizes[part]:
-                self.store.create(part_path(part), encode_index(self.waiting.pop(part)))
+                content = encode_index(self.waiting.pop(part), self.claim.digest)
+                self.claim.require_owner(fresh=True)
+                self.claim.writer.create(part_path(part), content)
 
 
 @dataclass
@@ -123,7 +125,7 @@ def label_parts(config: LabelConfig, model: Any, backlogs: list[Backlog]) -> Ite
         E2eftError: of a worker that had to give up, e.g. a `StorageError` or `ModelError`.
     """
     sizes = [{part: len(rows) for part, rows in b.rows_of_part.items()} for b in backlogs]
-    ledgers = [Ledger(b.store, size) for b, size in zip(backlogs, sizes, strict=True)]
+    ledgers = [Ledger(b.claim, size) for b, size in zip(backlogs, sizes, strict=True)]
     planned = sum(len(b.corpus) for b in backlogs)
     left = sum(sum(size.values()) for size in sizes)
     progress = Progress(planned, planned - left, [Counter() for _ in backlogs])
@@ -174,7 +176,7 @@ def _graph(
         .map_batches(
             carried(Labeller),
             **common,
-            **_resources(config),
+            **reserved(config),
             fn_constructor_args=(_ship(model), config.task, config.sampling),
             compute=ray.data.ActorPoolStrategy(size=config.actors),
         )
@@ -182,7 +184,7 @@ def _graph(
     )
 
 
-def _resources(config: LabelConfig) -> dict[str, float]:
+def reserved(config: LabelConfig) -> dict[str, float]:
     """What an actor reserves: a GPU, or a CPU as long as the CPU tasks keep room beside it."""
     import ray
 
@@ -207,7 +209,7 @@ def _ship(model: Any) -> Any:
     from e2eft.label.labeller import ShippedModel
     from e2eft.model.pinned import model_files
 
-    if len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS"):
+    if len(ray.nodes()) == 1 and is_local():
         return ShippedModel(model.source, model.digest)
     files = model_files(model.source)
     refs = {name: ray.put(np.fromfile(path, np.uint8)) for name, path in files.items()}

@@ -1,18 +1,16 @@
 """One labelling job from its configuration to its committed artifact."""
 
-import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from e2eft.artifacts import CLAIM, MANIFEST, Artifact, Parent, claim, commit, entries, load_artifact
+from e2eft.artifacts import MANIFEST, Artifact, Claim, Parent, entries, load_artifact
 from e2eft.config import LabelConfig
-from e2eft.data.corpus import PLAN, Corpus, check_apart, decode_plan, encode_plan, survey
+from e2eft.data.corpus import PLAN
 from e2eft.data.labels import (
     CONVENTIONS,
     DEGRADED,
@@ -25,34 +23,34 @@ from e2eft.data.labels import (
     read_index,
 )
 from e2eft.data.sources.images import DEGRADATIONS, REASONS
-from e2eft.errors import E2eftError
 from e2eft.label.chunks import Work
 from e2eft.label.gallery import count_outcomes, render_gallery
 from e2eft.label.graph import Backlog, label_parts
-from e2eft.storage import Store, absolute, open_store
-from e2eft.tracking import Run, download_model, is_registry_uri, start_run
+from e2eft.label.opening import (
+    GALLERY,
+    MODEL_PIN,
+    LabelError,
+    Opened,
+    freeze,
+    located,
+    open_job,
+    require_possible,
+)
+from e2eft.storage import open_store
+from e2eft.tracking import Run, complete_run, is_registry_uri, start_run
 
-if TYPE_CHECKING:
-    from e2eft.model.pinned import PinnedModel
 
-MODEL_PIN = "plan/model.json"
-GALLERY = "gallery.html"
-
-
-class LabelError(E2eftError):
-    """A labelling job that cannot go on or be committed; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
 class Job:
-    """A job with everything resolved."""
+    """A job whose folder is claimed: its plan and its model are what the claim's first run found.
 
-    config: LabelConfig
-    store: Store
-    corpus: Corpus
-    model: "PinnedModel"
-    target: str
-    number: int
+    number: among those that are labelled together.
+    """
+
+    def __init__(self, opened: Opened, claim: Claim, number: int) -> None:
+        self.config, self.model, self.number = opened.config, opened.model, number
+        self.claim, self.store = claim, claim.store
+        self.target = opened.target
+        self.corpus = freeze(opened, claim)
 
     @property
     def work(self) -> Work:
@@ -61,7 +59,7 @@ class Job:
         longest_px = None if config.native_size else config.processing_size or card.processing_size
         return Work(
             images_uri=self.corpus.uri,
-            out_uri=self.store.uri,
+            writer=self.claim.writer,
             task=config.task,
             target=self.target,
             model=f"{self.model.uri}@{self.model.digest[:16]}",
@@ -94,84 +92,42 @@ def run_all(configs: Sequence[LabelConfig]) -> list[Artifact]:
     Raises:
         ValueError: as `run`, and if the model changes between the corpora.
     """
-    configs = [_located(config) for config in configs]
+    with tempfile.TemporaryDirectory(prefix="e2eft-label-") as scratch:
+        return run_opened(open_all(configs, Path(scratch)))
+
+
+def open_all(configs: Sequence[LabelConfig], scratch: Path) -> list[Opened | Artifact]:
+    """The jobs of `run_all`, checked and not begun, or what they have made already."""
+    configs = [located(config) for config in configs]
     apart = {"images": "", "out": ""}
     assert all(c.model_copy(update=apart) == configs[0].model_copy(update=apart) for c in configs)
-    artifacts: dict[str, Artifact] = {}
-    jobs: list[Job] = []
-    with tempfile.TemporaryDirectory(prefix="e2eft-label-") as scratch:
-        for number, config in enumerate(configs):
-            check_apart(config.images, config.out)
-            store = open_store(config.out)
-            if finished := claim(store, KIND, config, config.overwrite):
-                print(f"already labelled, nothing to do\n{summary(finished)}")
-                artifacts[config.out] = finished
-                continue
-            with _withdrawn_unless_planned(store):
-                jobs.append(_prepare(config, store, Path(scratch, str(number)), len(jobs)))
-        for artifact, job in zip(_tracked(jobs), jobs, strict=True):
+    found = [open_job(config, scratch / str(number)) for number, config in enumerate(configs)]
+    require_possible([job for job in found if isinstance(job, Opened)])
+    for config, one in zip(configs, found, strict=True):
+        if isinstance(one, Artifact):
+            print(f"already labelled, nothing to do\n{summary(one)}")
+            _complete_run(config, one)
+    return found
+
+
+def run_opened(found: Sequence[Opened | Artifact]) -> list[Artifact]:
+    """Claims and labels what is not finished; the artifacts, in the same order."""
+    with ExitStack() as claims:
+        jobs: list[Job] = []
+        places: list[Artifact | Job] = []
+        for one in found:
+            place: Artifact | Job | None = one if isinstance(one, Artifact) else None
+            if isinstance(one, Opened):
+                claim = claims.enter_context(one.place.take())
+                if not claim.finished:
+                    jobs.append(Job(one, claim, len(jobs)))
+                place = claim.finished or jobs[-1]
+            assert place is not None
+            places.append(place)
+        made = dict(zip(map(id, jobs), _tracked(jobs), strict=True))
+        for artifact in made.values():
             print(summary(artifact))
-            artifacts[job.config.out] = artifact
-    return [artifacts[config.out] for config in configs]
-
-
-def _located(config: LabelConfig) -> LabelConfig:
-    """The configuration with local paths resolved, so that they mean the same everywhere."""
-    local = not is_registry_uri(config.model) and "://" not in config.model
-    path = Path(config.model).expanduser()
-    return config.model_copy(
-        update={
-            "out": absolute(config.out),
-            "images": absolute(config.images),
-            "model": str(path.resolve()) if local and path.is_dir() else config.model,
-        }
-    )
-
-
-@contextmanager
-def _withdrawn_unless_planned(store: Store) -> Iterator[None]:
-    """Gives the claimed folder free again if the job turns out to be impossible before it began."""
-    try:
-        yield
-    except ValueError:
-        if not store.exists(PLAN):
-            store.delete(MODEL_PIN)
-            store.delete(CLAIM)
-        raise
-
-
-def _prepare(config: LabelConfig, store: Store, scratch: Path, number: int) -> Job:
-    from e2eft.model.pinned import require_task
-    from e2eft.tasks import get_task
-
-    scratch.mkdir()
-    model = _pin(config, store, scratch)
-    require_task(model, config.task)
-    if not store.exists(PLAN):
-        store.create(PLAN, encode_plan(survey(config.images, config.images_per_part)))
-    corpus = decode_plan(store.read(PLAN), config.images)
-    target = model.card.target or get_task(config.task).target
-    return Job(config, store, corpus, model, target, number)
-
-
-def _pin(config: LabelConfig, store: Store, scratch: Path) -> "PinnedModel":
-    """The model, the same one whenever this job is run again."""
-    from e2eft.model.pinned import pin_model
-
-    pinned = json.loads(store.read(MODEL_PIN)) if store.exists(MODEL_PIN) else None
-    uri = location = pinned["uri"] if pinned else config.model
-    if is_registry_uri(uri):
-        registered = download_model(config.tracking, uri, scratch / "registered")
-        uri, location = registered.uri, str(registered.folder)
-    model = pin_model(config.model, uri, location, scratch)
-    if pinned and pinned["digest"] != model.digest:
-        raise LabelError(
-            f"the model {uri} has changed since this job began (digest {pinned['digest'][:16]}, "
-            f"now {model.digest[:16]}); put it back, or delete {store.uri} and label anew"
-        )
-    pin = {"name": model.name, "uri": model.uri, "digest": model.digest}
-    store.create(MODEL_PIN, json.dumps(pin, indent=1).encode())
-    return model
+        return [place if isinstance(place, Artifact) else made[id(place)] for place in places]
 
 
 def _tracked(jobs: list[Job]) -> list[Artifact]:
@@ -193,23 +149,43 @@ def _tracked(jobs: list[Job]) -> list[Artifact]:
 
 def _start_run(job: Job) -> Run:
     config = job.config
-    run = start_run(
-        config.tracking,
-        f"label {config.task}",
-        f"{KIND}:{config.digest()}:{config.out}",
-        {"e2eft.stage": "label", "e2eft.out": config.out, "e2eft.model.digest": job.model.digest},
-    )
+    run = start_run(config.tracking, *_work(config, job.claim.digest, job.model.digest))
     run.params(config.parameters())
     return run
 
 
+def _work(config: LabelConfig, digest: str, model_digest: str) -> tuple[str, str, dict[str, str]]:
+    """The arguments of `start_run` for this configuration, of this digest."""
+    tags = {"e2eft.stage": "label", "e2eft.out": config.out, "e2eft.model.digest": model_digest}
+    return f"label {config.task}", f"{KIND}:{digest}:{config.out}", tags
+
+
+def _complete_run(config: LabelConfig, labels: Artifact) -> None:
+    """Writes and ends the MLflow run of finished labels, or finds it ended."""
+
+    def write(run: Run) -> None:
+        run.params(config.parameters())
+        if any(file.called == GALLERY for file in labels.files):
+            page = labels.store.read(labels.path(GALLERY))
+            run.text(page.decode("utf-8", "backslashreplace"), GALLERY)
+        _log_outcome(run, labels)
+
+    model_digest = labels.details["model"]["digest"]
+    complete_run(config.tracking, *_work(config, labels.config_digest, model_digest), write)
+
+
+def _log_outcome(run: Run, labels: Artifact) -> None:
+    run.metrics({name: float(value) for name, value in labels.counts.items()})
+    run.tags({"e2eft.labels.digest": labels.digest})
+
+
 def _label_missing(jobs: list[Job], runs: list[Run]) -> None:
     backlogs = [_backlog(job) for job in jobs]
-    if len({job.model.digest for job in jobs}) > 1:
-        raise LabelError(f"the model {jobs[0].config.model} changed meanwhile; run it again")
     if not any(backlog.rows_of_part for backlog in backlogs):
         return
     for progress in label_parts(jobs[0].config, jobs[0].model, backlogs):
+        for job in jobs:
+            job.claim.require_owner()
         print(progress.line(), flush=True)
         for run, outcomes in zip(runs, progress.corpora, strict=True):
             counts = {name: float(count) for name, count in outcomes.items()}
@@ -223,11 +199,11 @@ def _backlog(job: Job) -> Backlog:
         print(f"resuming {job.store.uri}: {len(done)} of {corpus.parts} parts are there")
     missing = [part for part in range(corpus.parts) if part not in done]
     rows = {part: corpus.part(part, job.config.images_per_part) for part in missing}
-    return Backlog(job.store, corpus, job.work, rows)
+    return Backlog(job.claim, corpus, job.work, rows)
 
 
 def _finish(job: Job, run: Run) -> Artifact:
-    index = read_index(job.store)
+    index = read_index(job.store, job.claim.digest)
     _check_accounts(job, index)
     outcomes = count_outcomes(index)
     counts = {"planned": len(job.corpus)}
@@ -241,7 +217,8 @@ def _finish(job: Job, run: Run) -> Artifact:
             f"{job.config.max_reject_fraction}; see {job.store.uri}/index, or run again with a "
             "larger fraction, which labels nothing anew"
         )
-    files = [PLAN, MODEL_PIN, *(part_path(part) for part in range(job.corpus.parts))]
+    paths = [PLAN, MODEL_PIN, *(part_path(part) for part in range(job.corpus.parts))]
+    files = entries(job.store, paths)
     details = _details(job, outcomes)
     if job.config.gallery_images:
         page = render_gallery(
@@ -252,20 +229,15 @@ def _finish(job: Job, run: Run) -> Artifact:
             images=job.config.gallery_images,
             max_pixels=job.config.max_pixels,
         )
-        job.store.write(GALLERY, page.encode("utf-8", "backslashreplace"))
+        files.append(job.claim.put(GALLERY, page.encode("utf-8", "backslashreplace")))
         run.text(page, GALLERY)
-        files.append(GALLERY)
-    artifact = commit(
-        job.store,
-        KIND,
-        job.config,
-        files=entries(job.store, files),
+    artifact = job.claim.commit(
+        files=files,
         counts=counts,
         parents=_parents(job),
         details=details,
     )
-    run.metrics({name: float(value) for name, value in counts.items()})
-    run.tags({"e2eft.labels.digest": artifact.digest})
+    _log_outcome(run, artifact)
     return artifact
 
 
@@ -320,7 +292,7 @@ def _provenance(job: Job, counts: dict[str, int]) -> dict[str, str]:
         "sampling": f"{sampling.steps} step(s), {sampling.spacing}, initial latent {initial}, "
         f"seed {sampling.seed}",
         "counts": ", ".join(f"{count} {name}" for name, count in counts.items()),
-        "configuration digest": config.digest(),
+        "configuration digest": job.claim.digest,
     }
 
 
@@ -353,6 +325,6 @@ def summary(artifact: Artifact) -> str:
         lines.append(f"  passed over: {passed}")
     lines.append(f"labels   {artifact.uri}/{details['task']}")
     lines.append(f"index    {artifact.uri}/index")
-    if any(file.path == GALLERY for file in artifact.files):
-        lines.append(f"gallery  {artifact.uri}/{GALLERY}")
+    if any(file.called == GALLERY for file in artifact.files):
+        lines.append(f"gallery  {artifact.uri}/{artifact.path(GALLERY)}")
     return "\n".join(lines)

@@ -10,6 +10,8 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
+from e2eft.errors import E2eftError
+
 ENCODING_SETTINGS = (
     "act_fn",
     "block_out_channels",
@@ -20,6 +22,10 @@ ENCODING_SETTINGS = (
     "norm_num_groups",
     "scaling_factor",
 )
+
+
+class ImageSizeError(E2eftError):
+    """An image that cannot be encoded as it is."""
 
 
 class Codec:
@@ -66,11 +72,11 @@ class Codec:
         """The latent's posterior mean, never a sample: a label must not depend on chance.
 
         Raises:
-            ValueError: if a side is not a multiple of `factor`.
+            ImageSizeError: if a side is not a multiple of `factor`.
         """
         height, width = image.shape[-2:]
         if height % self.factor or width % self.factor:
-            raise ValueError(
+            raise ImageSizeError(
                 f"image of {height} x {width} pixels: both sides must be multiples of the VAE's "
                 f"factor {self.factor}"
             )

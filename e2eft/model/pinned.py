@@ -1,12 +1,12 @@
 """A model fixed to its bytes: what a long job must not see change under it."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2eft.model.estimator import CARD_NAME, ModelCard
 from e2eft.model.pretrained import ModelError, ModelSource, find_model, read_card
+from e2eft.walk import digest_files, walk_files
 
 COMPONENTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
 ROOT_FILES = ("model_index.json", CARD_NAME)
@@ -30,26 +30,22 @@ class PinnedModel:
 
 
 def model_files(source: ModelSource) -> dict[str, Path]:
-    """Every file that loading a local model may read, by its path in a folder of its own."""
+    """Every file that loading a local model may read, by its path in a folder of its own.
+
+    Raises:
+        StorageError: for links that lead nowhere or in circles, and folders that may not be read.
+    """
     files: dict[str, Path] = {}
     for component in COMPONENTS:
         root = Path(source.of(component)["pretrained_model_name_or_path"])
-        for path in sorted((root / component).rglob("*")):
-            if path.is_file():
-                files[path.relative_to(root).as_posix()] = path
+        if (root / component).is_dir():
+            files |= {
+                f"{component}/{file.name}": file.path for file in walk_files(root / component)
+            }
     for name in ROOT_FILES:
         if (path := Path(source.unet, name)).is_file():
             files[name] = path
     return files
-
-
-def digest_files(files: dict[str, Path]) -> str:
-    """SHA-256 over the lines `path sha256`, sorted: for an exported model, of its whole folder."""
-    whole = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        with path.open("rb") as file:
-            whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
 
 
 def pin_model(name: str, uri: str, location: str, scratch: Path) -> PinnedModel:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -105,8 +106,8 @@ def _local_copy(uri: str, scratch: Path | None) -> Path:
     store = open_store(uri)
     subfolder = ""
     if store.exists(MANIFEST):
-        load_artifact(uri, MODEL_KIND)
-        subfolder = MODEL_FOLDER
+        index = load_artifact(uri, MODEL_KIND).path(f"{MODEL_FOLDER}/model_index.json")
+        subfolder = index.rpartition("/")[0]
     if not store.exists("/".join(filter(None, [subfolder, "model_index.json"]))):
         raise ModelError(
             f"{uri} holds neither a finished training run ({MANIFEST}) nor a model in diffusers "
@@ -120,8 +121,9 @@ def _local_copy(uri: str, scratch: Path | None) -> Path:
 def _load_component(kind: Any, source: ModelSource, component: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(**source.of(component), **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {source.name!r}: cannot load its {component}: {error}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = " ".join(str(error).split())
+        raise ModelError(f"model {source.name!r}: cannot load its {component}: {why}") from error
 
 
 def check_fit(vae: AutoencoderKL, unet: UNet2DConditionModel, name: str) -> None:

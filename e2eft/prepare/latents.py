@@ -17,16 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from e2eft.artifacts import FileEntry, sha256
+from e2eft.artifacts import Claim, FileEntry, Writer, sha256
 from e2eft.cluster import carried, connect, count_gpus, raise_carried, require_room
 from e2eft.config import PrepareConfig
 from e2eft.data.batch import rgb_tensor
 from e2eft.data.latents import RgbLatents, encode_latents, encode_latents_part, latents_path
-from e2eft.data.shards import ROWS_PER_GROUP, decode_rgb, part_path
+from e2eft.data.shards import ROWS_PER_GROUP, decode_rgb
 from e2eft.errors import E2eftError
 from e2eft.model.codec import Codec
 from e2eft.model.pretrained import find_model, load_codec
-from e2eft.storage import Store, open_store
 
 PROGRESS_EVERY_S = 10.0
 
@@ -39,11 +38,18 @@ class LatentsRecord:
     size: int
     sha256: str
     part_sha256: str
+    path: str = ""
+
+    @property
+    def file(self) -> FileEntry:
+        name = latents_path(self.part)
+        path = self.path or name
+        return FileEntry(path, self.size, self.sha256, "" if path == name else name)
 
 
-def record_path(part: int) -> str:
-    """The JSON that commits a part's latents."""
-    return f"latents/part-{part:06d}.json"
+def record_path(claim_id: str, part: int, part_sha256: str) -> str:
+    """The JSON that commits the latents of a part of this content."""
+    return f"latents/{claim_id}/part-{part:06d}.{part_sha256[:16]}.json"
 
 
 def open_codec(name: str) -> Codec:
@@ -69,13 +75,13 @@ def mirrored_latents(codec: Codec, rgb: np.ndarray) -> np.ndarray:
         return codec.encode(images).float().cpu().numpy()
 
 
-def make_latents(codec: Codec, store: Store, part: int) -> LatentsRecord:
-    """Encodes and commits the latents of one part.
+def make_latents(codec: Codec, writer: Writer, part: int, path: str) -> LatentsRecord:
+    """Encodes and commits the latents of one part, which lies at `path`.
 
     Raises:
         E2eftError: with the frame's key, for latents that float16 does not hold.
     """
-    content = store.read(part_path(part))
+    content = writer.store.read(path)
     keys: list[str] = []
     latents: list[bytes] = []
     for row in pq.read_table(io.BytesIO(content), columns=["key", "rgb"]).to_pylist():
@@ -85,10 +91,11 @@ def make_latents(codec: Codec, store: Store, part: int) -> LatentsRecord:
             latents.append(encode_latents(encoded))
         except ValueError as error:
             raise E2eftError(f"frame {row['key']}: {error}") from error
-    made = encode_latents_part(keys, latents, ROWS_PER_GROUP)
-    record = LatentsRecord(part, len(made), sha256(made), sha256(content))
-    store.write(latents_path(part), made)
-    store.write(record_path(part), json.dumps(asdict(record)).encode())
+    file = writer.put(latents_path(part), encode_latents_part(keys, latents, ROWS_PER_GROUP))
+    record = LatentsRecord(part, file.size, file.sha256, sha256(content), file.path)
+    place = record_path(writer.claim_id, part, record.part_sha256)
+    if not writer.create(place, json.dumps(asdict(record)).encode()):
+        return LatentsRecord(**json.loads(writer.store.read(place)))
     return record
 
 
@@ -96,10 +103,10 @@ class LatentsMaker:
     """The actor that holds a VAE: rows of part numbers in, rows of finished parts out.
 
     codec: a `Codec` in Ray's object store, so that every machine has the driver's, whatever lies
-    under its model's name there. out: the artifact's URI.
+    under its model's name there.
     """
 
-    def __init__(self, codec: Any, out: str) -> None:
+    def __init__(self, codec: Any, writer: Writer) -> None:
         import ray
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -107,41 +114,48 @@ class LatentsMaker:
         torch.backends.cudnn.allow_tf32 = False
         shared: Any = ray.get(codec)
         self.codec: Codec = shared.to(device)
-        self.store = open_store(out)
+        self.writer = writer
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        parts: list[int] = table["item"].to_pylist()
-        for part in parts:
-            make_latents(self.codec, self.store, part)
-        return pa.table({"part": parts})
+        for row in table.to_pylist():
+            make_latents(self.codec, self.writer, row["part"], row["path"])
+        return pa.table({"part": table["part"]})
 
 
 def add_latents(
-    config: PrepareConfig, codec: Codec, store: Store, parts: dict[int, str]
+    config: PrepareConfig, codec: Codec, claim: Claim, parts: dict[int, FileEntry]
 ) -> list[FileEntry]:
     """Makes what is missing of the latents; returns their files.
 
     Args:
-        parts: SHA-256 of every part, by number.
+        parts: the file of every part, by number.
     """
-    present = {path for path, _ in store.list("latents/")}
-    records: dict[int, LatentsRecord] = {}
-    for part in parts:
-        if record_path(part) in present:
-            records[part] = LatentsRecord(**json.loads(store.read(record_path(part))))
+    records = _read_records(claim, parts)
     missing = [
-        part
-        for part, digest in parts.items()
-        if part not in records or records[part].part_sha256 != digest
+        {"part": part, "path": file.path} for part, file in parts.items() if part not in records
     ]
     if len(missing) < len(parts):
         there = len(parts) - len(missing)
         print(f"resuming {config.out}: latents of {there} of {len(parts)} parts are there")
     if missing:
-        run_actors(config, codec, missing)
-    for part in missing:
-        records[part] = LatentsRecord(**json.loads(store.read(record_path(part))))
-    return [FileEntry(latents_path(p), records[p].size, records[p].sha256) for p in parts]
+        run_actors(config, codec, claim.writer, missing)
+        records = _read_records(claim, parts)
+    return [records[part].file for part in parts]
+
+
+def _read_records(claim: Claim, parts: dict[int, FileEntry]) -> dict[int, LatentsRecord]:
+    """Of the parts whose latents are committed, as those parts are now."""
+    present = {path for path, _ in claim.store.list("latents/")}
+    records: dict[int, LatentsRecord] = {}
+    for part, file in parts.items():
+        places = [record_path(claim.record.id, part, file.sha256)]
+        if claim.record.identity_version == 1:
+            places.append(f"latents/part-{part:06d}.json")
+        for place in present.intersection(places):
+            record = LatentsRecord(**json.loads(claim.store.read(place)))
+            if record.part_sha256 == file.sha256:
+                records[part] = record
+    return records
 
 
 def reserved(config: PrepareConfig) -> dict[str, int]:
@@ -155,7 +169,9 @@ def reserved(config: PrepareConfig) -> dict[str, int]:
     return {"num_gpus": 1} if gpus else {"num_cpus": 1}
 
 
-def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
+def run_actors(
+    config: PrepareConfig, codec: Codec, writer: Writer, missing: list[dict[str, Any]]
+) -> None:
     """The Ray Data graph: every part's latents are made by one of `config.latent_actors`."""
     import ray.data
 
@@ -165,7 +181,7 @@ def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
     items: Any = ray.data.from_items(missing, override_num_blocks=len(missing))
     dataset = items.map_batches(
         carried(LatentsMaker),
-        fn_constructor_args=(shared, config.out),
+        fn_constructor_args=(shared, writer),
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=actors),

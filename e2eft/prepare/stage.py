@@ -1,13 +1,16 @@
 """A Ray Data job in which every task makes one part of a shards artifact, and the commit of it.
 
 A part is a Parquet file and, written after it, a small JSON that commits it: rows, digest, rejects.
-A run that was killed finds the committed parts and makes the others.
+A run that was killed finds the committed parts and makes the others. A part that is made again,
+since a file was mended, is committed as its next generation; the newest one counts.
 """
 
 import io
 import json
+import re
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from e2eft.artifacts import MANIFEST, Artifact, FileEntry, claim, commit, entries, sha256
-from e2eft.cluster import carried, connect, raise_carried
+from e2eft.artifacts import (
+    Artifact,
+    Claim,
+    FileEntry,
+    Owned,
+    Parent,
+    Writer,
+    look,
+    sha256,
+)
+from e2eft.cluster import carried, connect, is_local, raise_carried
 from e2eft.config import PrepareConfig
 from e2eft.data.latents import DETAIL, require_encodable
 from e2eft.data.sample import RejectedFrame, Sample, SampleError, check_sample
@@ -29,9 +41,10 @@ from e2eft.data.shards import (
     part_path,
 )
 from e2eft.data.sources import FrameSource, located, open_source
+from e2eft.data.sources.archives import read_uri
 from e2eft.data.survey import Survey, planned_line, report_page
-from e2eft.storage import Store, absolute, join, open_store
-from e2eft.tracking import start_run
+from e2eft.storage import MissingError, Store, absolute, join, open_store
+from e2eft.tracking import Run, check_tracking, complete_run
 from e2eft.views.sheets import Tile, contact_sheet
 
 if TYPE_CHECKING:
@@ -40,6 +53,18 @@ if TYPE_CHECKING:
 REJECTS = "rejects.parquet"
 SHEET = "contact_sheet.png"
 REPORT, REPORT_PAGE = "report.json", "report.md"
+RECORDS = "parts"
+READERS = 8
+OWNED = Owned(
+    patterns=(
+        r"data/part-\d{6}\.parquet",
+        r"latents/([0-9a-f]+/)?part-\d{6}(\.[0-9a-f]+)?\.(parquet|json)",
+        r"index/.*\.json",
+        *(re.escape(name) for name in (REJECTS, SHEET, REPORT, REPORT_PAGE)),
+    ),
+    results=(rf"{RECORDS}/([0-9a-f]+/)?part-\d{{6}}(\.\d+)?\.json",),
+)
+"""What this stage writes."""
 SHEET_FRAMES, SHEET_SIDE_PX = 12, 1280
 PROGRESS_EVERY_S = 10.0
 MENDABLE = ("missing_file", "corrupt_file")
@@ -58,11 +83,37 @@ class PartRecord:
     rejects: list[list[str]]
     provenance: dict[str, Any]
     survey: dict[str, Any]
+    path: str = ""
+
+    @property
+    def file(self) -> FileEntry:
+        name = part_path(self.part)
+        path = self.path or name
+        return FileEntry(path, self.size, self.sha256, "" if path == name else name)
 
 
-def record_path(part: int) -> str:
-    """The JSON that commits a part."""
-    return f"parts/part-{part:06d}.json"
+def record_path(claim_id: str, part: int, generation: int) -> str:
+    """The JSON that commits a part, for this claim of the folder and no other."""
+    return f"{RECORDS}/{claim_id}/part-{part:06d}.{generation}.json"
+
+
+def read_records(claim: Claim) -> dict[int, tuple[int, PartRecord]]:
+    """The newest generation of every part that is committed, and which one that is."""
+    found: dict[int, tuple[int, str]] = {}
+    if claim.record.identity_version == 1:
+        # Version 1 had one generation, and names without the claim.
+        for path, _ in claim.store.list(f"{RECORDS}/part-"):
+            found[int(path.rpartition("part-")[2].partition(".")[0])] = 0, path
+    for path, _ in claim.store.list(f"{RECORDS}/{claim.record.id}/part-"):
+        part, generation, _ = path.rpartition("part-")[2].split(".")
+        if int(generation) > found.get(int(part), (-1, ""))[0]:
+            found[int(part)] = int(generation), path
+    with ThreadPoolExecutor(READERS) as pool:
+        contents = pool.map(claim.store.read, [path for _, path in found.values()])
+        return {
+            part: (generation, PartRecord(**json.loads(content)))
+            for (part, (generation, _)), content in zip(found.items(), contents, strict=True)
+        }
 
 
 def frames_of_part(config: PrepareConfig, part: int, total: int) -> range:
@@ -71,8 +122,9 @@ def frames_of_part(config: PrepareConfig, part: int, total: int) -> range:
     return range(part * size, min((part + 1) * size, total))
 
 
-def make_part(part: int, config: PrepareConfig) -> PartRecord:
-    """Decodes, checks, encodes and commits one part; runs in a Ray task."""
+def make_part(part: int, generation: int, config: PrepareConfig, writer: Writer) -> PartRecord:
+    """Decodes, checks, encodes and commits one part; runs in a Ray task. Of two that commit the
+    same generation, the first one counts."""
     source = open_source(config.source, _index_of(config))
     rows: list[dict[str, Any]] = []
     rejects: list[list[str]] = []
@@ -88,25 +140,27 @@ def make_part(part: int, config: PrepareConfig) -> PartRecord:
             rejects.append([sample.key, error.reason, error.detail])
         else:
             survey.add(sample)
-    content = encode_part(rows)
+    file = writer.put(part_path(part), encode_part(rows))
     record = PartRecord(
         part=part,
         rows=len(rows),
-        size=len(content),
-        sha256=sha256(content),
+        path=file.path,
+        size=file.size,
+        sha256=file.sha256,
         rejects=rejects,
         provenance=source.provenance(),
         survey=survey.as_json(),
     )
-    store = open_store(config.out)
-    store.write(part_path(part), content)
-    store.write(record_path(part), json.dumps(asdict(record)).encode())
+    path = record_path(writer.claim_id, part, generation)
+    if not writer.create(path, json.dumps(asdict(record)).encode()):
+        return PartRecord(**json.loads(writer.store.read(path)))
     return record
 
 
-def make_part_row(row: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def make_part_row(row: dict[str, Any], config: dict[str, Any], writer: Writer) -> dict[str, Any]:
     """`make_part` as a Ray Data row function."""
-    record = make_part(int(row["item"]), PrepareConfig.model_validate(config))
+    settings = PrepareConfig.model_validate(config)
+    record = make_part(int(row["part"]), int(row["generation"]), settings, writer)
     counts = {"frames": record.rows, "rejects": len(record.rejects)}
     return {"part": record.part, "sizes": list(record.survey["sizes"]), **counts}
 
@@ -119,25 +173,56 @@ def run(config: PrepareConfig) -> Artifact:
     """
     places = {"out": absolute(config.out), "source": located(config.source)}
     config, codec = _with_vae(config.model_copy(update=places))
+    place = look(open_store(config.out), KIND, config, _lists(config), OWNED)
+    artifact = place.finished
+    if artifact is None:
+        _check(config)
+        with place.take() as claim:
+            artifact = claim.finished or _prepare(config, claim, codec)
+    else:
+        count = artifact.counts["frames"]
+        print(f"already prepared: {config.out} ({count} frames; nothing to do)")
+    _after_commit(config, artifact)
+    return artifact
+
+
+def _lists(config: PrepareConfig) -> tuple[Parent, ...]:
+    """What the lists hold that name the frames; one that is gone meanwhile is not known."""
+    inputs: list[Parent] = []
+    for name in config.source.places:
+        uri = getattr(config.source, name)
+        if name != "root" and uri:
+            try:
+                inputs.append(Parent(name, uri, sha256(read_uri(uri))))
+            except MissingError:
+                inputs.append(Parent(name, uri, ""))
+    return tuple(inputs)
+
+
+def _check(config: PrepareConfig) -> None:
+    """Raises what can be known before anything is claimed: no files there, no room, no MLflow."""
+    open_source(config.source, _index_of(config)).check_present()
+    check_tracking(config.tracking)
+    if config.latents_of is not None:
+        from e2eft.prepare.latents import reserved
+
+        connect()
+        reserved(config)
+
+
+def _prepare(config: PrepareConfig, claim: Claim, codec: "Codec | None") -> Artifact:
     source = open_source(config.source, _index_of(config))
-    store = open_store(config.out)
-    if not store.exists(MANIFEST):
-        source.check_present()
-    done = claim(store, KIND, config, config.overwrite)
-    if done:
-        print(f"already prepared: {config.out} ({done.counts['frames']} frames; nothing to do)")
-        return done
     parts = -(-len(source) // config.frames_per_part)
-    missing = _parts_to_make(store, parts)
+    missing = _parts_to_make(read_records(claim), parts)
     if len(missing) < parts:
         print(f"resuming {config.out}: {parts - len(missing)} of {parts} parts are there")
     if missing:
         source.write_index()
-        _make_parts(config, missing, len(source))
-    records = [PartRecord(**json.loads(store.read(record_path(part)))) for part in range(parts)]
+        _make_parts(config, claim, missing, len(source))
+    records = [record for _, (_, record) in sorted(read_records(claim).items())]
     _require_enough(config, source, records)
-    cached = _add_latents(config, codec, store, records) if codec else ([], {})
-    return _commit(config, store, source, records, *cached)
+    cached = _add_latents(config, codec, claim, records) if codec else ([], {})
+    return _commit(config, claim, source, records, *cached)
 
 
 def _with_vae(config: PrepareConfig) -> tuple[PrepareConfig, "Codec | None"]:
@@ -152,28 +237,24 @@ def _with_vae(config: PrepareConfig) -> tuple[PrepareConfig, "Codec | None"]:
 
 
 def _add_latents(
-    config: PrepareConfig, codec: "Codec", store: Store, records: list[PartRecord]
+    config: PrepareConfig, codec: "Codec", claim: Claim, records: list[PartRecord]
 ) -> tuple[list[FileEntry], dict[str, Any]]:
     """Files of latents, and what the artifact's details say of them."""
     from e2eft.prepare.latents import add_latents, describe
 
     require_encodable(size for record in records for size in record.survey["sizes"])
-    files = add_latents(config, codec, store, {record.part: record.sha256 for record in records})
+    files = add_latents(config, codec, claim, {record.part: record.file for record in records})
     return files, {DETAIL: describe(config, codec).as_json()}
 
 
-def _parts_to_make(store: Store, parts: int) -> list[int]:
-    """Those without a record, and those that lack a frame whose file may have been mended since."""
-    present = {path for path, _ in store.list("parts/")}
-    missing: list[int] = []
+def _parts_to_make(records: dict[int, tuple[int, PartRecord]], parts: int) -> list[dict[str, int]]:
+    """Those without a record, and those that lack a frame whose file may have been mended since,
+    each with the generation that it will be."""
+    missing: list[dict[str, int]] = []
     for part in range(parts):
-        path = record_path(part)
-        if path not in present:
-            missing.append(part)
-            continue
-        rejects = json.loads(store.read(path))["rejects"]
-        if any(reason in MENDABLE for _, reason, _ in rejects):
-            missing.append(part)
+        generation, record = records.get(part, (0, None))
+        if record is None or any(reason in MENDABLE for _, reason, _ in record.rejects):
+            missing.append({"part": part, "generation": generation + 1})
     return missing
 
 
@@ -182,21 +263,19 @@ def _index_of(config: PrepareConfig) -> Store:
     return open_store(join(config.out, "index"))
 
 
-def _make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
+def _make_parts(
+    config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
+) -> None:
     import ray.data
 
     connect()
-    if config.latents_of is not None:
-        from e2eft.prepare.latents import reserved
-
-        reserved(config)  # raises now what it would when all parts are made
     dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).flat_map(
         carried(make_part_row),
-        fn_kwargs={"config": config.model_dump(mode="json")},
+        fn_kwargs={"config": config.model_dump(mode="json"), "writer": claim.writer},
         num_cpus=config.cpus_per_task,
         compute=ray.data.TaskPoolStrategy(size=_pool_size(config, len(missing))),
     )
-    planned = sum(len(frames_of_part(config, part, total)) for part in missing)
+    planned = sum(len(frames_of_part(config, row["part"], total)) for row in missing)
     started = reported = time.monotonic()
     frames = rejected = 0
     for row in raise_carried(dataset.iter_rows()):
@@ -222,7 +301,7 @@ def _pool_size(config: PrepareConfig, parts: int) -> int:
     import ray
 
     cpus = ray.cluster_resources().get("CPU", 1)
-    if not os.environ.get("RAY_ADDRESS"):
+    if is_local():
         # A local cluster declares more CPUs than there are, for stages that wait for each other.
         cpus = min(cpus, os.cpu_count() or 1)
     return max(1, min(parts, int(cpus / config.cpus_per_task)))
@@ -245,7 +324,7 @@ def _require_enough(config: PrepareConfig, source: FrameSource, records: list[Pa
 
 def _commit(
     config: PrepareConfig,
-    store: Store,
+    claim: Claim,
     source: FrameSource,
     records: list[PartRecord],
     latents: list[FileEntry],
@@ -253,15 +332,11 @@ def _commit(
 ) -> Artifact:
     rejects = [reject for record in records for reject in record.rejects]
     reasons = Counter(reason for _, reason, _ in rejects)
-    _write_rejects(store, rejects)
-    store.write(SHEET, _sheet(store, records))
-    survey = _write_report(store, source, records, dict(reasons))
-    files = [FileEntry(part_path(r.part), r.size, r.sha256) for r in records]
-    artifact = commit(
-        store,
-        KIND,
-        config,
-        files=files + latents + entries(store, [REJECTS, SHEET, REPORT, REPORT_PAGE]),
+    survey, pages = _report(source, records, dict(reasons))
+    pages |= {REJECTS: _encode_rejects(rejects), SHEET: _sheet(claim.store, records)}
+    written = [claim.put(name, content) for name, content in pages.items()]
+    artifact = claim.commit(
+        files=[*(record.file for record in records), *latents, *written],
         counts={"frames": sum(r.rows for r in records), "rejected": len(rejects)},
         details={
             "shard_schema_version": SHARD_SCHEMA_VERSION,
@@ -274,31 +349,30 @@ def _commit(
             **described,
         },
     )
-    _log(config, artifact)
     return artifact
 
 
-def _write_rejects(store: Store, rejects: list[list[str]]) -> None:
+def _encode_rejects(rejects: list[list[str]]) -> bytes:
     table = pa.Table.from_arrays(
         [pa.array([reject[i] for reject in rejects], pa.string()) for i in range(3)],
         names=["key", "reason", "detail"],
     )
     sink = io.BytesIO()
     pq.write_table(table, sink)
-    store.write(REJECTS, sink.getvalue())
+    return sink.getvalue()
 
 
-def _write_report(
-    store: Store, source: FrameSource, records: list[PartRecord], reasons: dict[str, int]
-) -> Survey:
+def _report(
+    source: FrameSource, records: list[PartRecord], reasons: dict[str, int]
+) -> tuple[Survey, dict[str, bytes]]:
+    """What is in the frames, and the files that say so."""
     survey = Survey()
     for record in records:
         survey.merge(Survey(**record.survey))
     planned = planned_line(len(source), records[0].provenance)
-    store.write(REPORT, json.dumps(survey.as_json(), indent=2).encode())
     page = report_page(survey, source.name, planned, reasons, SHEET)
-    store.write(REPORT_PAGE, page.encode())
-    return survey
+    facts = json.dumps(survey.as_json(), indent=2)
+    return survey, {REPORT: facts.encode(), REPORT_PAGE: page.encode()}
 
 
 def _sheet(store: Store, records: list[PartRecord]) -> bytes:
@@ -308,7 +382,7 @@ def _sheet(store: Store, records: list[PartRecord]) -> bytes:
     tiles: list[Tile] = []
     for row in wanted if offsets[-1] else []:
         part = int(np.searchsorted(offsets, row, "right")) - 1
-        table = pq.read_table(io.BytesIO(store.read(part_path(part))))
+        table = pq.read_table(io.BytesIO(store.read(records[part].file.path)))
         sample = decode_row(table.slice(int(row - offsets[part]), 1).to_pylist()[0])
         tiles.append(_tile(sample))
     buffer = io.BytesIO()
@@ -328,11 +402,13 @@ def _tile(sample: Sample) -> Tile:
     )
 
 
-def _log(config: PrepareConfig, artifact: Artifact) -> None:
-    run = start_run(
-        config.tracking, "prepare", f"{KIND}:{artifact.digest}", {"e2eft.stage": "prepare"}
-    )
-    run.params(config.parameters())
-    run.metrics({name: float(value) for name, value in artifact.counts.items()})
-    run.tags({"e2eft.data.digest": artifact.digest, "e2eft.out": artifact.uri})
-    run.finish()
+def _after_commit(config: PrepareConfig, artifact: Artifact) -> None:
+    """Writes and ends the MLflow run, or finds it ended."""
+
+    def write(run: Run) -> None:
+        run.params(config.parameters())
+        run.metrics({name: float(value) for name, value in artifact.counts.items()})
+        run.tags({"e2eft.data.digest": artifact.digest, "e2eft.out": artifact.uri})
+
+    identity, tags = f"{KIND}:{artifact.digest}", {"e2eft.stage": "prepare"}
+    complete_run(config.tracking, "prepare", identity, tags, write)

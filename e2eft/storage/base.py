@@ -97,6 +97,11 @@ class Store(Protocol):
         """Removes a file, if it is there."""
         ...
 
+    def delete_exactly(self, path: str, content: bytes) -> None:
+        """Removes a file if this is what it contains. What another writer puts there meanwhile
+        stays, unless the store has no conditional deletion."""
+        ...
+
     def delete_many(self, paths: Iterable[str]) -> None:
         """Removes files in their order, in batches.
 
@@ -122,8 +127,11 @@ def inside(folder: Path, name: str) -> Path:
     """Where `name`, which somebody else chose, lies in a local folder.
 
     Raises:
-        StorageError: if that is not in the folder, by its name or by a link on the way.
+        StorageError: if that is not in the folder, by its name or by a link on the way, or if
+            another name would lie in the same place.
     """
+    if any(part in ("", ".") for part in name.split("/")):
+        raise StorageError(f"path {name!r} cannot be a file's name in {folder}; rename it there")
     place = folder / check_relative(name)
     if not place.resolve().is_relative_to(folder.resolve()):
         raise StorageError(f"path {name!r} leaves {folder} by a link")

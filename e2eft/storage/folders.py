@@ -25,7 +25,9 @@ def download_folder(store: Store, prefix: str, folder: Path) -> Path:
     """
     count = 0
     base = f"{prefix.rstrip('/')}/" if prefix else ""
-    for path, _ in store.list(base):
+    for path, size in store.list(base):
+        if path.endswith("/") and not size:
+            continue  # an object store's mark for a folder
         store.download(path, inside(folder, path[len(base) :]))
         count += 1
     if not count:

@@ -25,15 +25,21 @@ class LocalStore(Store):
         self.uri = str(folder)
 
     def _at(self, path: str) -> Path:
-        return self.folder / check_relative(path)
+        place = self.folder / check_relative(path)
+        try:
+            os.fsencode(place)
+        except UnicodeEncodeError:
+            raise StorageError(f"path {path!r} cannot be a name on this disk; rename it") from None
+        return place
 
     def read(self, path: str) -> bytes:
         with self._reading(path):
             return self._at(path).read_bytes()
 
     def read_range(self, path: str, start: int, size: int) -> bytes:
-        with self._reading(path), self._at(path).open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), size, start)
+        with self._reading(path), self._at(path).open("rb", BUFFER_BYTES) as file:
+            file.seek(start)
+            return file.read(size)
 
     def open(self, path: str, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
         with self._reading(path):
@@ -61,8 +67,8 @@ class LocalStore(Store):
             return self._linked(staged, path)
 
     def upload(self, file: Path, path: str, *, exclusive: bool = False) -> Stored:
-        with file.open("rb") as original, self._staged(path) as (staged, copy):
-            stored = _copy(original, copy)
+        with opened_to_copy(file) as original, self._staged(path) as (staged, copy):
+            stored = _copy(_chunks_of(original, file), copy)
             _onto_disk(copy)
             if not exclusive:
                 staged.replace(self._at(path))
@@ -71,11 +77,8 @@ class LocalStore(Store):
         return stored
 
     def download(self, path: str, file: Path) -> Stored:
-        target = LocalStore(file.parent)
-        with self.open(path) as original, target._staged(file.name) as (staged, copy):
-            stored = _copy(original, copy)
-            staged.replace(file)
-        return stored
+        with self.open(path) as original:
+            return copied_to(file, _chunks_of(original, self._at(path)))
 
     def digest(self, path: str) -> Stored:
         with self.open(path) as file, self._reading(path):
@@ -86,7 +89,7 @@ class LocalStore(Store):
     def _staged(self, path: str) -> Iterator[tuple[Path, BinaryIO]]:
         """A temporary file beside the target, gone afterwards unless it was renamed."""
         target = self._at(path)
-        staged = target.with_name(f".{target.name}.{secrets.token_hex(6)}{STAGED_SUFFIX}")
+        staged = _staged_name(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with staged.open("wb") as file:
@@ -110,11 +113,14 @@ class LocalStore(Store):
         return True
 
     def exists(self, path: str) -> bool:
-        return self._at(path).is_file()
+        try:
+            return self._at(path).is_file()
+        except OSError as error:
+            raise _explained(f"cannot look at {self._at(path)}", error) from error
 
     def scan(self, prefix: str = "", problems: list[StorageError] | None = None) -> Iterator[Found]:
         with suppress(MissingError):
-            for file in walk_files(self.folder, prefix, problems):
+            for file in walk_files(self.folder, check_relative(prefix), problems):
                 if not is_staged(file.path.name):
                     yield Found(file.name, file.size, file.modified_ns)
 
@@ -129,6 +135,21 @@ class LocalStore(Store):
             return
         except OSError as error:
             raise _explained(f"cannot delete {self._at(path)}", error) from error
+
+    def delete_exactly(self, path: str, content: bytes) -> None:
+        target = self._at(path)
+        aside = _staged_name(target)
+        try:
+            if target.read_bytes() != content:
+                return
+            target.rename(aside)
+            if (moved := aside.read_bytes()) != content:
+                self.create(path, moved)
+            aside.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _explained(f"cannot delete {target}", error) from error
 
     def delete_many(self, paths: Iterable[str]) -> None:
         folders: set[Path] = set()
@@ -146,9 +167,48 @@ def is_staged(name: str) -> bool:
     return name[0] == "." and name.endswith(STAGED_SUFFIX)
 
 
-def _copy(original: BinaryIO, copy: BinaryIO) -> Stored:
+def copied_to(file: Path, chunks: Iterable[bytes]) -> Stored:
+    """Writes a local file, which is whole or absent, from what `chunks` yields.
+
+    Raises:
+        StorageError: if it cannot be written, or what `chunks` raises.
+    """
+    with LocalStore(file.parent)._staged(file.name) as (staged, copy):
+        stored = _copy(chunks, copy)
+        copy.flush()
+        staged.replace(file)
+    return stored
+
+
+@contextmanager
+def opened_to_copy(file: Path) -> Iterator[BinaryIO]:
+    """A local file, open for reading.
+
+    Raises:
+        MissingError: if it is not there.
+        StorageError: if it cannot be read.
+    """
+    store = LocalStore(file.parent)
+    with store.open(file.name) as original, store._reading(file.name):
+        yield original
+
+
+def _chunks_of(original: BinaryIO, file: Path) -> Iterator[bytes]:
+    try:
+        while chunk := original.read(CHUNK_BYTES):
+            yield chunk
+    except OSError as error:
+        raise _explained(f"cannot read {file}", error) from error
+
+
+def _staged_name(target: Path) -> Path:
+    """Not with the target's name in it, which may be as long as a disk allows."""
+    return target.with_name(f".{secrets.token_hex(8)}{STAGED_SUFFIX}")
+
+
+def _copy(chunks: Iterable[bytes], copy: BinaryIO) -> Stored:
     sha256, size = hashlib.sha256(), 0
-    while chunk := original.read(CHUNK_BYTES):
+    for chunk in chunks:
         copy.write(chunk)
         sha256.update(chunk)
         size += len(chunk)

@@ -1,14 +1,17 @@
 """The one statement of how patient we are with a store that does not answer.
 
 A process that has not heard from a store yet gives it FIRST_ANSWER_S: a wrong endpoint is a line,
-not a wait. Once it has answered (a refusal is an answer), and in every worker of a job whose driver
-has heard from it, reads, writes, lists and their bodies are repeated with jitter for
-E2EFT_STORE_PATIENCE_S seconds (default DEFAULT_PATIENCE_S).
+not a wait. Once it has answered (a refusal is an answer, a 503 is none), and in every worker of a
+job whose driver has heard from it, every request and every body is repeated with jitter for
+E2EFT_STORE_PATIENCE_S seconds (default DEFAULT_PATIENCE_S), counted from its first failure.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
@@ -18,7 +21,7 @@ from e2eft.errors import StorageError
 PATIENCE_VARIABLE = "E2EFT_STORE_PATIENCE_S"
 DEFAULT_PATIENCE_S = 300.0
 FIRST_ANSWER_S = 8.0
-LONGEST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 5.0
 _heard_from: set[str] = set()
 _of_a_job = False
 
@@ -43,7 +46,10 @@ def patience_s() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise StorageError(f"{PATIENCE_VARIABLE}={said!r} is no number of seconds, 0 or more")
+        raise StorageError(
+            f"{PATIENCE_VARIABLE}={said!r} is no number of seconds, 0 or more; "
+            f"unset it for {DEFAULT_PATIENCE_S:.0f}"
+        )
     return seconds
 
 
@@ -57,21 +63,67 @@ def note_answer(place: str) -> None:
     _heard_from.add(place)
 
 
-def patiently(attempt: Callable[[], T], place: str, is_transient: Callable[[Exception], bool]) -> T:
-    """What `attempt` returns, which is repeated while what it raises is transient and patience
-    lasts; then that is raised."""
-    started = time.monotonic()
+class _Limit:
+    """How long to go on, from the first failure."""
 
-    def is_enough(state: RetryCallState) -> bool:
-        limit = patience_s() if is_heard(place) else FIRST_ANSWER_S
-        return time.monotonic() - started + state.upcoming_sleep > limit
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s, self._since = limit_s, 0.0
+        self._jittered = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S)
 
+    def left_s(self) -> float:
+        now = time.monotonic()
+        self._since = self._since or now
+        return self._limit_s - (now - self._since)
+
+    def pause_s(self, state: RetryCallState) -> float:
+        # Cut, so that the last attempt is made when patience ends and not a pause earlier.
+        return max(0.0, min(self._jittered(state), self.left_s()))
+
+    def is_over(self, _: RetryCallState) -> bool:
+        return self.left_s() <= 0
+
+
+def patiently(
+    attempt: Callable[[int], T], is_transient: Callable[[Exception], bool], limit_s: float
+) -> T:
+    """What `attempt` returns, which is repeated while what it raises is transient, up to `limit_s`
+    after the first failure; then that is raised.
+
+    Args:
+        attempt: gets the number of failures before it.
+    """
+    limit, failures = _Limit(limit_s), itertools.count()
     retrying = Retrying(
         retry=retry_if_exception(
             lambda error: isinstance(error, Exception) and is_transient(error)
         ),
-        wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
-        stop=is_enough,
+        wait=limit.pause_s,
+        stop=limit.is_over,
         reraise=True,
     )
-    return retrying(attempt)
+    return retrying(lambda: attempt(next(failures)))
+
+
+def within(limit_s: float, call: Callable[[], object]) -> None:
+    """Calls in a thread that is left behind after `limit_s`: looking up a name has no time-out.
+
+    Raises:
+        TimeoutError: if it has not returned by then; else what `call` raises.
+    """
+    outcome: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def calling() -> None:
+        try:
+            call()
+        except Exception as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    Thread(target=calling, name="first-contact", daemon=True).start()
+    try:
+        error = outcome.get(timeout=limit_s)
+    except Empty:
+        raise TimeoutError(f"no answer within {limit_s:.0f} s") from None
+    if error is not None:
+        raise error

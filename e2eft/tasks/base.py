@@ -35,6 +35,11 @@ class GeometryTask(Protocol):
         ...
 
     @property
+    def truth(self) -> tuple[str, ...]:
+        """Which of `depth` and `normals` the loss looks at."""
+        ...
+
+    @property
     def target_channels(self) -> int:
         """Channels of the image: always 3, since the VAE reads and writes colour images."""
         ...

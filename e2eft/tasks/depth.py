@@ -47,6 +47,10 @@ class AffineInvariantDepth:
         return "affine-invariant linear depth, 0 near 1 far"
 
     @property
+    def truth(self) -> tuple[str, ...]:
+        return ("depth",)
+
+    @property
     def target_channels(self) -> int:
         return 3
 

@@ -32,8 +32,9 @@ class AngularNormals:
     """Unit normals in camera axes.
 
     The model's image holds them in `IMAGE_AXES`, which only `decode` and `encode_target` know;
-    predictions, batches and labels are in OpenCV's axes. Pixels are supervised and scored wherever
-    the normal is known, whether or not the depth is.
+    predictions, batches and labels are in OpenCV's axes. Pixels are scored wherever the normal is
+    known, whether or not the depth is; they are supervised where the depth is valid too, as in the
+    paper, unless the image has no depth at all.
     """
 
     @property
@@ -45,6 +46,10 @@ class AngularNormals:
         return f"unit normals facing the camera; image channels in {IMAGE_AXES} axes"
 
     @property
+    def truth(self) -> tuple[str, ...]:
+        return ("normals", "depth")
+
+    @property
     def target_channels(self) -> int:
         return 3
 
@@ -54,8 +59,8 @@ class AngularNormals:
         return convert_axes(normalize(image.to(dtype), NORMALIZE_EPS), IMAGE_AXES, "opencv")
 
     def encode_target(self, batch: Batch) -> tuple[Float[Tensor, "n 3 h w"], Bool[Tensor, "n h w"]]:
-        """The normals in `IMAGE_AXES`; 0 where they are unknown."""
-        mask = _known(batch)
+        """The normals in `IMAGE_AXES`; 0 where they are not supervised."""
+        mask = _supervised(batch)
         image = convert_axes(batch.normals_cam, "opencv", IMAGE_AXES)
         return image.where(mask[:, None], 0), mask
 
@@ -65,7 +70,7 @@ class AngularNormals:
         The paper takes the arccos; for the form taken here see `angular_error`.
         """
         with torch.autocast(prediction.device.type, enabled=False):
-            mask = _known(batch)
+            mask = _supervised(batch)
             dtype = torch.promote_types(prediction.dtype, torch.float32)
             prediction = prediction.to(dtype).where(mask[:, None], 0)
             target = batch.normals_cam.to(dtype).where(mask[:, None], 0)
@@ -93,3 +98,9 @@ class AngularNormals:
 
 def _known(batch: Batch) -> Bool[Tensor, "n h w"]:
     return batch.normals_cam.isfinite().all(1)
+
+
+def _supervised(batch: Batch) -> Bool[Tensor, "n h w"]:
+    """Known normals within the data set's depth range; sets of normals only have none."""
+    without_depth = batch.depth_m.isnan().flatten(1).all(1)
+    return _known(batch) & (batch.valid | without_depth[:, None, None])

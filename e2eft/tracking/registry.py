@@ -1,8 +1,7 @@
-"""The model registry: models that serve themselves, and the aliases `champion` and `challenger`."""
+"""The model registry: models that serve themselves, and the alias `challenger` of the newest."""
 
-import hashlib
-import math
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -14,17 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from e2eft.config import TrackingConfig
-from e2eft.tracking.runs import NoRun, Run, TrackingError, client_of, resolve_uri
+from e2eft.secrets import shown
+from e2eft.tracking.checks import check_registry_name, needs_tracking
+from e2eft.tracking.connection import (
+    TrackingError,
+    connect,
+    explained,
+    is_passing,
+    quoted,
+    resolve_uri,
+    unavailable,
+    with_credentials,
+    within,
+)
+from e2eft.tracking.runs import NoRun, Run
+from e2eft.walk import digest_files, walk_files
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHALLENGER = "challenger"
+DIGEST_TAG = "e2eft.model_digest"
+UPLOADING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+"""Settings while files of gigabytes come and go, which no other thread is held up by."""
 PACKAGE = Path(__file__).parent.parent
 URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 
 SERVED_SOURCE = (
     "__init__.py",
-    "artifacts.py",
+    "artifacts",
     "config",
     "errors.py",
+    "secrets.py",
     "storage",
     "data",
     "geometry",
@@ -92,25 +109,28 @@ def resolve_version(config: TrackingConfig, model: str) -> tuple[str, str]:
     """`models:/name@alias` or `models:/name/version` -> (name, version), fixed from now on.
 
     Raises:
-        TrackingError: if there is no such model, alias or version.
+        TrackingError: if there is no such model, alias or version, or no answer within seconds.
     """
-    from mlflow.exceptions import MlflowException
+    uri, path = resolve_uri(config), model.removeprefix("models:/")
+    client = connect(uri)
 
-    path = model.removeprefix("models:/")
-    try:
-        client = client_of(resolve_uri(config))
+    def look() -> tuple[str, str]:
         if "@" in path:
             name, alias = path.split("@", 1)
             return name, str(client.get_model_version_by_alias(name, alias).version)
         name, version = path.rsplit("/", 1)
         return name, str(client.get_model_version(name, version).version)
-    except (MlflowException, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
+
+    try:
+        return within(uri, look)
+    except Exception as error:
+        if is_passing(error):
+            raise unavailable(uri, error) from None
         raise TrackingError(
-            f"{model} is not in the registry at {resolve_uri(config)} ({reason}); "
+            f"{model} is not in the registry at {shown(uri)} ({explained(error, uri)}); "
             "write models:/NAME@champion or models:/NAME/VERSION; models are registered with "
             "e2eft evaluate ... --register NAME"
-        ) from error
+        ) from None
 
 
 def download_model(
@@ -122,13 +142,18 @@ def download_model(
         TrackingError: if it is not there, or not one of this project's.
     """
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
     name, version = resolve_version(config, model)
     uri, registry = f"models:/{name}/{version}", resolve_uri(config)
     target = folder or Path(tempfile.mkdtemp(prefix="e2eft-registered-"))
     target.mkdir(parents=True, exist_ok=True)
-    with _default_tracking(registry):
-        root = download_artifacts(artifact_uri=uri, dst_path=str(target))
+    try:
+        with _default_tracking(registry):
+            root = download_artifacts(artifact_uri=uri, dst_path=str(target))
+    except (MlflowException, OSError) as error:
+        reason = explained(error, registry)
+        raise TrackingError(f"cannot download {uri} from {shown(registry)}: {reason}") from None
     return RegisteredModel(uri, name, version, model_folder(Path(root)))
 
 
@@ -164,11 +189,20 @@ def _copy_served_source(folder: Path) -> Path:
 
 
 def _folder_digest(folder: Path) -> str:
-    whole = hashlib.sha256()
-    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    for name, path in sorted(files.items()):
-        whole.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return whole.hexdigest()
+    return digest_files({file.name: file.path for file in walk_files(folder)})
+
+
+def _without_links(folder: Path, scratch: Path) -> Path:
+    """The folder, or a copy if parts of it lie elsewhere: MLflow takes no links out of a folder."""
+    files = list(walk_files(folder))
+    top = folder.resolve()
+    if all(file.path.resolve() == top / file.name for file in files):
+        return folder
+    for file in files:
+        target = scratch / folder.name / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.path, target)
+    return scratch / folder.name
 
 
 @contextmanager
@@ -180,13 +214,15 @@ def _default_tracking(uri: str) -> Iterator[None]:
     """
     import mlflow
 
-    variables = {name: os.environ.pop(name, None) for name in URI_VARIABLES}
+    uri = with_credentials(uri)
+    variables = {name: os.environ.pop(name, None) for name in (*URI_VARIABLES, *UPLOADING)}
     # Asked without the variables, MLflow says what was set in this process.
     tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     registry = mlflow.get_registry_uri()
     registry = None if registry == mlflow.get_tracking_uri() else registry
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    os.environ.update(UPLOADING)
     try:
         yield
     finally:
@@ -212,45 +248,109 @@ def register_model(
     Nothing is pickled: the pyfunc is `e2eft/serve.py` as source. The same files registered again
     under the same name give the version that is there.
 
+    What a killed registration left undone is done: a model that was uploaded gets its version, a
+    version its alias and tags. The alias never goes back to an older version.
+
     Raises:
         TrackingError: without tracking, for an unusable name, or if the server does not answer.
+        StorageError: if a part of the folder is a link that leads nowhere, or may not be read.
     """
     if isinstance(run, NoRun):
-        raise TrackingError(f"--register {name} needs MLflow; leave out --no-tracking")
+        raise needs_tracking(name)
+    check_registry_name(name)
     from mlflow.exceptions import MlflowException
 
-    digest = _folder_digest(model_folder(folder))
+    source = model_folder(folder)
     labels = {
-        "e2eft.model_digest": digest,
+        DIGEST_TAG: _folder_digest(source),
         **{f"e2eft.{field}": str(value) for field, value in (card or {}).items()},
         **(tags or {}),
     }
+    labels = {key: shown(value) for key, value in labels.items()}
+    client = connect(run.uri)
     try:
-        client = client_of(run.uri)
-        version = _version_with(client, name, "e2eft.model_digest", digest)
+        version = within(
+            run.uri, lambda: _version_with(client, name, DIGEST_TAG, labels[DIGEST_TAG])
+        )
         if version is None:
-            version = _log_and_register(client, run, name, model_folder(folder), labels)
-        client.set_registered_model_alias(name, CHALLENGER, version)
-    except MlflowException as error:
-        reason = str(error).splitlines()[0][:200]
-        raise TrackingError(f"cannot register {name!r} at {run.uri}: {reason}") from error
-    return RegisteredModel(f"models:/{name}/{version}", name, version, model_folder(folder))
+            version = _log_and_register(client, run, name, source, labels)
+        within(run.uri, lambda: _complete_version(client, name, version, labels))
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"cannot register {name!r} at {shown(run.uri)} ({explained(error, run.uri)})"
+        ) from None
+    return RegisteredModel(f"models:/{name}/{version}", name, version, source)
+
+
+@contextmanager
+def registering(artifact: str) -> Iterator[None]:
+    """Says of what goes wrong in it that the work is done, and what registers its result."""
+    try:
+        yield
+    except TrackingError as error:
+        raise TrackingError(
+            f"{artifact} is finished but not registered: {error}; put that right, and the same "
+            "command registers it"
+        ) from None
+
+
+def registered_version(config: TrackingConfig, name: str, tag: str, value: str) -> str | None:
+    """The version under `name` with this tag, if its registration was completed.
+
+    Raises:
+        TrackingError: as `register_model`.
+    """
+    if not config.enabled:
+        raise needs_tracking(name)
+    check_registry_name(name)
+    uri = resolve_uri(config)
+    client = connect(uri)
+
+    def look() -> str | None:
+        version = _version_with(client, name, tag, value)
+        if version is None:
+            return None
+        challenger = client.get_registered_model(name).aliases.get(CHALLENGER)
+        return version if challenger and int(challenger) >= int(version) else None
+
+    try:
+        return within(uri, look)
+    except Exception as error:
+        raise unavailable(uri, error) from None
 
 
 def _version_with(client: Any, name: str, tag: str, value: str) -> str | None:
-    quoted = name.replace("'", "''")
-    versions = client.search_model_versions(f"name = '{quoted}'")
+    versions = client.search_model_versions(f"name = {quoted(name)}")
     same = [int(v.version) for v in versions if v.tags.get(tag) == value]
     return str(max(same)) if same else None
 
 
+def _complete_version(client: Any, name: str, version: str, labels: dict[str, str]) -> None:
+    known = client.get_model_version(name, version).tags
+    for key in labels.keys() - known.keys():
+        client.set_model_version_tag(name, version, key, labels[key])
+    challenger = client.get_registered_model(name).aliases.get(CHALLENGER)
+    if challenger is None or int(challenger) < int(version):
+        client.set_registered_model_alias(name, CHALLENGER, version)
+
+
 def _log_and_register(client: Any, run: Run, name: str, folder: Path, tags: dict[str, str]) -> str:
-    import mlflow.pyfunc
+    import mlflow
     from mlflow.models import Model
 
+    # Names of logged models have fewer characters than those of registered ones.
+    logged_name = re.sub("""[/:.%"']""", "-", name)
     experiment = client.get_run(run.run_id).info.experiment_id
+    uploaded = _uploaded(client, experiment, logged_name, tags[DIGEST_TAG])
+    if uploaded:
+        with _default_tracking(run.uri):
+            return str(mlflow.register_model(f"models:/{uploaded}", name, tags=tags).version)
     logged = client.create_logged_model(
-        experiment, name=name, source_run_id=run.run_id, tags=tags, model_type="geometry-estimator"
+        experiment,
+        name=logged_name,
+        source_run_id=run.run_id,
+        tags=tags,
+        model_type="geometry-estimator",
     )
     with (
         tempfile.TemporaryDirectory(prefix="e2eft-register-") as scratch,
@@ -262,99 +362,32 @@ def _log_and_register(client: Any, run: Run, name: str, folder: Path, tags: dict
         info = Model.log(
             artifact_path=None,
             flavor=mlflow.pyfunc,
-            name=name,
+            name=logged_name,
             run_id=run.run_id,
             model_id=logged.model_id,
             registered_model_name=name,
             tags=tags,
             python_model=str(PACKAGE / "serve.py"),
-            artifacts={"model": str(folder)},
-            code_paths=[str(_copy_served_source(Path(scratch)))],
+            artifacts={"model": str(_without_links(folder, Path(scratch, "model")))},
+            code_paths=[str(_copy_served_source(Path(scratch, "source")))],
             signature=serving_signature(),
             pip_requirements=serving_requirements(),
         )
     return str(info.registered_model_version)
 
 
-@dataclass(frozen=True)
-class Promotion:
-    """Whether the alias `champion` moved, and why; true if it did."""
+def _uploaded(client: Any, experiment: str, name: str, digest: str) -> str | None:
+    """A model with these files that was uploaded whole, and never got its version.
 
-    promoted: bool
-    reason: str
-
-    def __bool__(self) -> bool:
-        return self.promoted
-
-
-def _score_tag(metric_name: str, protocol: str, data_digest: str) -> str:
-    return f"score.{metric_name}.{protocol}.{data_digest[:16]}"
-
-
-def record_score(
-    config: TrackingConfig,
-    name: str,
-    version: str,
-    metric_name: str,
-    value: float,
-    protocol: str,
-    data_digest: str,
-) -> None:
-    """Notes on a registered version what it scored under a protocol on some data.
-
-    Raises:
-        TrackingError: if there is no such version.
+    Those that were not uploaded whole are marked as failed.
     """
-    name, version = resolve_version(config, f"models:/{name}/{version}")
-    tag = _score_tag(metric_name, protocol, data_digest)
-    client_of(resolve_uri(config)).set_model_version_tag(name, version, tag, repr(float(value)))
+    from mlflow.entities import LoggedModelStatus
 
-
-def promote_if_better(
-    config: TrackingConfig,
-    name: str,
-    version: str,
-    metric_name: str,
-    value: float,
-    lower_is_better: bool,
-    protocol: str,
-    data_digest: str,
-) -> Promotion:
-    """Moves the alias `champion` to a version that beats the present one on the same terms.
-
-    The same terms are the same metric, protocol and data: numbers of different protocols or data
-    are never compared, so a champion without a score on this data keeps its alias until it has one.
-
-    Raises:
-        TrackingError: if there is no such version.
-    """
-    record_score(config, name, version, metric_name, value, protocol, data_digest)
-    client = client_of(resolve_uri(config))
-    champion = client.get_registered_model(name).aliases.get(CHAMPION)
-    if not math.isfinite(value):
-        return Promotion(False, f"version {version} has no finite {metric_name} ({value})")
-    if str(champion) == str(version):
-        return Promotion(False, f"version {version} is the champion already")
-    terms = f"{metric_name} under {protocol} on data {data_digest[:16]}"
-    if champion is not None:
-        tag = _score_tag(metric_name, protocol, data_digest)
-        recorded = client.get_model_version(name, champion).tags.get(tag)
-        if recorded is None:
-            return Promotion(
-                False,
-                f"version {champion} stays champion: it has no {terms} to compare {value:.4g} "
-                f"with; score it (e2eft evaluate ... --model models:/{name}@{CHAMPION} with the "
-                f"same --data), then evaluate version {version} again",
-            )
-        rival = float(recorded)
-        if not (value < rival if lower_is_better else value > rival):
-            return Promotion(
-                False,
-                f"version {champion} stays champion: {terms} is {rival:.4g}, version {version} "
-                f"has {value:.4g}",
-            )
-        reason = f"{terms} is {value:.4g}, version {champion} had {rival:.4g}"
-    else:
-        reason = f"the first champion: {terms} is {value:.4g}"
-    client.set_registered_model_alias(name, CHAMPION, version)
-    return Promotion(True, reason)
+    found = client.search_logged_models(
+        [experiment], f"name = '{name}' AND tags.`{DIGEST_TAG}` = '{digest}'"
+    )
+    for model in found:
+        if model.status == LoggedModelStatus.PENDING:
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+    ready = (model.model_id for model in found if model.status == LoggedModelStatus.READY)
+    return next(ready, None)

@@ -1,16 +1,33 @@
 """The driver's side of a training run: claim, place, wait, commit."""
 
+import json
 import logging
+import math
 import os
+import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-from e2eft.artifacts import CLAIM, Artifact, Parent, claim, commit, entries
+from e2eft.artifacts import (
+    MANIFEST,
+    Artifact,
+    Claim,
+    FileEntry,
+    Owned,
+    Parent,
+    Place,
+    load_artifact,
+    look,
+    recorded,
+    rounding_changes,
+)
 from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig
-from e2eft.data.shards import open_shards, require_truth
+from e2eft.data.mixture import depth_ranges_m
+from e2eft.data.shards import ShardIndex, open_shards, require_truth
+from e2eft.model.pinned import digest_files, model_files
 from e2eft.model.pretrained import (
     BLANK,
     MODEL_FOLDER,
@@ -18,54 +35,129 @@ from e2eft.model.pretrained import (
     find_model,
     read_source_card,
 )
-from e2eft.storage import absolute, open_store
-from e2eft.tracking import NoRun, Run, is_server, register_model, resolve_uri, start_run
+from e2eft.secrets import shown
+from e2eft.storage import MissingError, absolute, open_store
+from e2eft.tracking import (
+    NoRun,
+    Run,
+    check_tracking,
+    complete_run,
+    is_server,
+    register_model,
+    registered_version,
+    registering,
+    resolve_uri,
+    start_run,
+)
+from e2eft.train.checkpoints import (
+    CHECKPOINTS,
+    SNAPSHOT,
+    export_path,
+    newest,
+    require_restorable,
+)
+from e2eft.train.errors import TrainingError
 from e2eft.train.worker import train_worker
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
+RUN_NAME = "run"
+OWNED = Owned(
+    patterns=(rf"{CHECKPOINTS}/.+", rf"{MODEL_FOLDER}(-[0-9a-f]+)?/.+"),
+    results=(
+        rf"{CHECKPOINTS}/[0-9a-f]+/(step-\d+|export)\.json",
+        re.escape(SNAPSHOT),
+    ),
+)
+"""What this stage writes."""
 
 
 def run(config: TrainConfig) -> Artifact:
     """Trains, or resumes, or finds the work done; returns the committed model artifact.
 
     Raises:
-        ValueError: (and its subclasses) for anything the user can correct, before workers start.
-        RuntimeError: if training itself failed; a second call resumes from the last checkpoint.
+        ValueError: (and its subclasses) for anything the user can correct.
+        TrainingError: if training itself failed; a second call resumes from the last checkpoint.
     """
     config = _with_absolute_uris(config)
     shards = [open_shards(uri) for uri in config.data.uris]
     for index in shards:
         require_truth(index, config.task)
-    parents = tuple(index.artifact.as_parent("data") for index in shards)
-    store = open_store(config.out)
-    if not store.exists(CLAIM):
-        # First of all: a folder must not stay taken by a run that could never have begun.
-        _require_base(config)
-        _require_cluster(config)
-    done = claim(store, MODEL_KIND, config, config.overwrite)
-    if done:
+    config = _with_depth_ranges(_as_begun(config), shards)
+    inputs = (_base(config), *(index.artifact.as_parent("data") for index in shards))
+    place = look(open_store(config.out), MODEL_KIND, config, inputs, OWNED)
+    artifact = place.finished
+    if artifact:
         print(f"already trained: {config.out} (nothing to do)")
-        return done
-    use_gpu = _require_cluster(config)
-    run = start_run(
-        config.tracking,
-        f"train-{config.task}",
-        f"{MODEL_KIND}:{config.digest()}:{config.out}",
-        {"e2eft.stage": "train", "e2eft.out": config.out},
-    )
-    _describe(run, config, parents)
+    else:
+        use_gpu = _require_possible(config, place)
+        with place.take() as claim:
+            artifact = claim.finished or _train(config, claim, use_gpu)
+    _after_commit(config, artifact, inputs)
+    return artifact
+
+
+def _train(config: TrainConfig, claim: Claim, use_gpu: bool) -> Artifact:
+    for change in rounding_changes(claim):
+        print(f"goes on with other rounding than it was begun with: {change}")
+    run = start_run(config.tracking, *_work(config, claim.digest))
+    _describe(run, config, claim.place.inputs)
     try:
-        _fit(config, run, use_gpu)
+        if not claim.store.exists(export_path(claim.record.id)):
+            _fit(config, claim, run, use_gpu)
+        artifact = _commit(config, claim, run)
     except BaseException:
         run.finish("FAILED")
         raise
-    artifact = _commit(config, run, parents)
-    if config.register_as:
-        _register(config, run, artifact)
-    run.finish()
     return artifact
+
+
+def _work(config: TrainConfig, digest: str) -> tuple[str, str, dict[str, str]]:
+    """The arguments of `start_run` for this configuration, of this digest."""
+    tags = {"e2eft.stage": "train", "e2eft.out": config.out}
+    return f"train-{config.task}", f"{MODEL_KIND}:{digest}:{config.out}", tags
+
+
+def _after_commit(config: TrainConfig, artifact: Artifact, inputs: tuple[Parent, ...]) -> None:
+    """Registers the model and ends the MLflow run, or finds it done.
+
+    Raises:
+        TrackingError: if the model could not be registered; the same command tries again.
+    """
+    work = _work(config, artifact.config_digest)
+    if config.register_as:
+        with registering(artifact.uri):
+            known = registered_version(
+                config.tracking, config.register_as, "e2eft.artifact.digest", artifact.digest
+            )
+            if known is None:
+                _register(config, start_run(config.tracking, *work), artifact)
+
+    def write(run: Run) -> None:
+        _describe(run, config, inputs)
+        run.tags({"e2eft.model.digest": artifact.digest})
+
+    complete_run(config.tracking, *work, write)
+
+
+def _base(config: TrainConfig) -> Parent:
+    """The base model, with a digest of what it holds now, as far as that is on this machine or is
+    an artifact.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    if config.base == BLANK:
+        return Parent("base", config.base, "")
+    if "://" in config.base or os.path.isdir(config.base):
+        store = open_store(config.base)
+        if store.exists(MANIFEST):
+            return load_artifact(config.base, MODEL_KIND).as_parent("base")
+    if "://" in config.base:
+        return Parent("base", config.base, "")
+    source = find_model(config.base)
+    digest = digest_files(model_files(source)) if os.path.isdir(source.unet) else ""
+    return Parent("base", config.base, digest)
 
 
 def _with_absolute_uris(config: TrainConfig) -> TrainConfig:
@@ -80,10 +172,35 @@ def _with_absolute_uris(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=update)
 
 
-def _require_base(config: TrainConfig) -> None:
-    """Raises ModelError if the base is a name or a folder that is no model; looks no further."""
-    if config.base != BLANK and "://" not in config.base:
-        find_model(config.base)
+def _with_depth_ranges(config: TrainConfig, shards: list[ShardIndex]) -> TrainConfig:
+    """Defaults follow from what the shards were made of; what is trained is recorded."""
+    ranges_m = depth_ranges_m(config.data.max_depth_m, shards)
+    data = config.data.model_copy(update={"max_depth_m": ranges_m})
+    return config.model_copy(update={"data": data})
+
+
+def _as_begun(config: TrainConfig) -> TrainConfig:
+    """A run of version 1 keeps the one range of depth that it was begun with."""
+    begun = recorded(open_store(config.out))
+    if begun is None or begun.identity_version > 1 or config.data.max_depth_m:
+        return config
+    single = begun.config.get("data", {}).get("max_depth_m")
+    if not isinstance(single, int | float):
+        return config
+    ranges = {"max_depth_m": (float(single),) * len(config.data.uris)}
+    return config.model_copy(update={"data": config.data.model_copy(update=ranges)})
+
+
+def _require_possible(config: TrainConfig, place: Place) -> bool:
+    """Raises what can be known before anything is claimed; whether the run uses GPUs."""
+    if place.record is not None and not place.replaces:
+        record = place.record
+        version_1 = record.identity_version == 1
+        checkpoint = newest(place.store, record.id, version_1=version_1)
+        if checkpoint:
+            require_restorable(checkpoint, config)
+    check_tracking(config.tracking, config.register_as)
+    return _require_cluster(config)
 
 
 def _require_cluster(config: TrainConfig) -> bool:
@@ -105,8 +222,8 @@ def _require_reachable_tracking(config: TrainConfig) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if config.tracking.enabled and not is_server(uri) and len(nodes) > 1:
         raise ValueError(
-            f"--tracking-uri {uri} is a file on this machine, but the cluster has {len(nodes)} "
-            "nodes; give the address of an MLflow server, or --no-tracking"
+            f"--tracking-uri {shown(uri)} is a file on this machine, but the cluster has "
+            f"{len(nodes)} nodes; give the address of an MLflow server, or --no-tracking"
         )
 
 
@@ -118,47 +235,51 @@ def _describe(run: Run, config: TrainConfig, parents: tuple[Parent, ...]) -> Non
     run.tags({f"e2eft.data.{i}": parent.digest for i, parent in enumerate(parents)})
 
 
-def _fit(config: TrainConfig, run: Run, use_gpu: bool) -> None:
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+def _fit(config: TrainConfig, claim: Claim, run: Run, use_gpu: bool) -> None:
+    from ray.train import (
+        FailureConfig,
+        LoggingConfig,
+        RunConfig,
+        ScalingConfig,
+        TrainingFailedError,
+    )
+    from ray.train.torch import TorchConfig, TorchTrainer
 
-    filesystem, base = _checkpoint_filesystem(config.out)
+    from e2eft.train.failures import EndOrRestart, as_error
+
     resources: dict[str, float] = {"CPU": config.scaling.cpus_per_worker}
     if use_gpu:
         resources["GPU"] = 1
     settings = {
         "config": config.model_dump(mode="json"),
         "run": None if isinstance(run, NoRun) else {"uri": run.uri, "run_id": run.run_id},
+        "writer": vars(claim.writer),
+        "version_1": claim.record.identity_version == 1,
     }
+    # Ray Train's own state ends with this process; checkpoints are the artifact's.
+    scratch = tempfile.mkdtemp(prefix="e2eft-ray-train-")
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=settings,
+        # The last resort: a rank's own watch names what it waits for, and sooner.
+        torch_config=TorchConfig(timeout_s=math.ceil(2 * config.scaling.hang_timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=config.scaling.num_workers, use_gpu=use_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
-            name=CHECKPOINTS,
-            storage_path=base,
-            storage_filesystem=filesystem,
+            name=RUN_NAME,
+            storage_path=scratch,
             logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=config.scaling.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoint.keep),
+            callbacks=[EndOrRestart(config.scaling.max_failures)],
         ),
     )
-    trainer.fit()
-
-
-def _checkpoint_filesystem(uri: str) -> tuple[Any, str]:
-    """What Ray Train writes checkpoints to, and the artifact's path in it."""
-    import pyarrow.fs as pafs
-
-    if not uri.startswith("s3://"):
-        return pafs.LocalFileSystem(), open_store(uri).uri
-    options: dict[str, Any] = {"region": os.environ.get("AWS_DEFAULT_REGION", "us-east-1")}
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        parsed = urlparse(endpoint)
-        options |= {"endpoint_override": parsed.netloc, "scheme": parsed.scheme}
-    return pafs.S3FileSystem(**options), uri.removeprefix("s3://")
+    try:
+        trainer.fit()
+    except TrainingFailedError as failed:
+        raise as_error(failed) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _register(config: TrainConfig, run: Run, artifact: Artifact) -> None:
@@ -176,20 +297,17 @@ def _register(config: TrainConfig, run: Run, artifact: Artifact) -> None:
     print(f"registered {model.uri}, alias challenger")
 
 
-def _commit(config: TrainConfig, run: Run, parents: tuple[Parent, ...]) -> Artifact:
-    store = open_store(config.out)
-    paths = [path for path, _ in store.list(f"{MODEL_FOLDER}/")]
-    if not paths:
-        raise RuntimeError(f"training ended without writing a model to {config.out}/{MODEL_FOLDER}")
-    base = Parent(role="base", uri=config.base, digest="")
-    artifact = commit(
-        store,
-        MODEL_KIND,
-        config,
-        files=entries(store, paths),
+def _commit(config: TrainConfig, claim: Claim, run: Run) -> Artifact:
+    path = export_path(claim.record.id)
+    try:
+        exported = json.loads(claim.store.read(path))
+    except MissingError:
+        raise TrainingError(
+            f"training ended without writing a model to {config.out}/{MODEL_FOLDER}"
+        ) from None
+    return claim.commit(
+        files=[FileEntry(**entry) for entry in exported["files"]],
         counts={"optimizer_steps": config.schedule.max_steps},
-        parents=(base, *parents),
+        parents=claim.place.inputs,
         details={"mlflow_run_id": run.run_id},
     )
-    run.tags({"e2eft.model.digest": artifact.digest})
-    return artifact

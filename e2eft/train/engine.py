@@ -1,6 +1,9 @@
 """The only module that knows DeepSpeed: ZeRO configuration, step, save, restore, gather."""
 
 import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from e2eft.config import TrainConfig
+from e2eft.errors import DamagedError
+from e2eft.train.errors import TrainingError
 
 # Five hundred million elements, the default, is a gigabyte of bf16 for each bucket.
 BUCKET_ELEMENTS = 50_000_000
@@ -39,6 +44,33 @@ def zero_config(config: TrainConfig) -> dict[str, Any]:
             "communication_data_type": "fp32",
         }
     return settings
+
+
+@contextmanager
+def _weights_only(files: Any) -> Iterator[None]:
+    """Lets DeepSpeed's checkpoint engine unpickle tensors, numbers and its own three classes.
+
+    DeepSpeed would run whatever the pickles in a checkpoint ask for.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    def load(path: str, map_location: Any = None) -> Any:
+        try:
+            with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise DamagedError(
+                f"{path} holds more than a training state and was not loaded; take away this "
+                "checkpoint to resume from the one before"
+            ) from error
+
+    files.load = load
+    try:
+        yield
+    finally:
+        del files.load
 
 
 class Engine:
@@ -108,6 +140,18 @@ class Engine:
             norm = self.model.get_global_grad_norm()
         return norm
 
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """The sum of every rank's values, on every rank."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in their order, on every rank."""
+        gathered: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, value)
+        return gathered
+
     def save(self, folder: Path, step: int) -> None:
         """Writes this rank's share of the state."""
         self.model.save_checkpoint(str(folder), tag=f"step-{step}", client_state={"step": step})
@@ -116,23 +160,73 @@ class Engine:
         """Loads what `save` wrote with the same number of ranks; returns its step.
 
         Raises:
-            ValueError: if the folder holds no checkpoint.
+            TrainingError: if the folder holds no checkpoint.
+            DamagedError: if a file holds anything but what `save` writes; nothing of it is run.
         """
-        path, state = self.model.load_checkpoint(str(folder))
+        with _weights_only(self.model.checkpoint_engine):
+            path, state = self.model.load_checkpoint(str(folder))
         if path is None or state is None:
             # DeepSpeed only warns, and training would silently start from the beginning.
-            raise ValueError(f"{folder} holds no DeepSpeed checkpoint")
+            raise TrainingError(f"{folder} holds no DeepSpeed checkpoint")
         return int(state["step"])
 
+    def masters(self) -> list[Tensor]:
+        """This rank's share of the fp32 master weights, as flat as the optimizer holds it. Not
+        collective."""
+        if self.config.zero.stage == 3:
+            # The optimizer sees these one after the other, and none between two steps.
+            return list(self.optimizer.fp32_partitioned_groups_flat)  # type: ignore[union-attr]
+        groups = self.optimizer.param_groups  # type: ignore[union-attr]
+        return [parameter for group in groups for parameter in group["params"]]
+
+    @torch.no_grad()
+    def set_masters(self, weights: dict[str, Tensor]) -> None:
+        """Writes full weights, of which every rank has all, into the ranks' master weights. Not
+        into what is computed with: that follows at the next step."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+
+        for name, parameter in self.module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            full = weights[name].to(parameter.device)
+            if hasattr(parameter, "ds_id"):
+                # DeepSpeed's own for full ones fails on what its ranks cannot divide evenly.
+                safe_set_local_fp32_param(parameter, _share_of(full, parameter.ds_tensor.numel()))
+            elif hasattr(parameter, "_hp_mapping"):
+                safe_set_full_fp32_param(parameter, full)
+            else:
+                parameter.copy_(full)
+
     def weights(self) -> dict[str, Tensor]:
-        """The full fp32 master weights on the CPU, gathered from all ranks."""
+        """The full fp32 master weights on rank 0's CPU, gathered one by one; nothing elsewhere."""
+        state: dict[str, Tensor] = {}
+        keep = dist.get_rank() == 0
+        for name, parameter in self.module.named_parameters():
+            full = self._gathered(parameter)
+            if keep:
+                state[name] = full.detach().float().cpu().clone()
+        if keep:
+            for name, buffer in self.module.named_buffers():
+                state[name] = buffer.detach().cpu().clone()
+        return state
+
+    def _gathered(self, parameter: nn.Parameter) -> Tensor:
+        from deepspeed import zero
         from deepspeed.utils import safe_get_full_fp32_param
 
-        state: dict[str, Tensor] = {}
-        for name, parameter in self.module.named_parameters():
-            full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
-            full = parameter if full is None else full
-            state[name] = full.detach().float().cpu().clone()
-        for name, buffer in self.module.named_buffers():
-            state[name] = buffer.detach().cpu().clone()
-        return state
+        if parameter.requires_grad:
+            full = safe_get_full_fp32_param(parameter)
+            return parameter if full is None else full
+        if hasattr(parameter, "ds_id"):
+            with zero.GatheredParameters([parameter]):
+                return parameter.detach().clone()
+        return parameter
+
+
+def _share_of(full: Tensor, size: int) -> Tensor:
+    """This rank's share of a parameter that ZeRO-3 has cut into `size` elements for each rank; the
+    last ones are padded."""
+    share = full.new_zeros(size)
+    mine = full.flatten()[dist.get_rank() * size :][:size]
+    share[: len(mine)] = mine
+    return share

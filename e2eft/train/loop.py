@@ -1,10 +1,12 @@
 """The training loop, against a TrainContext, an engine and an objective; it knows none of them."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,17 +17,19 @@ from torch import Tensor
 
 from e2eft.config import ScheduleConfig, TrainConfig
 from e2eft.data.batches import FrameReader, SamplingPlan, TrainingBatch, collate, iterate_batches
+from e2eft.data.mixture import depth_ranges_m, longest_side_px
 from e2eft.data.shards import ShardIndex
+from e2eft.train.average import MovingAverage
+from e2eft.train.errors import TrainingError
 from e2eft.train.objectives import Objective
+from e2eft.train.statistics import SkippedSteps, WindowStatistics
+from e2eft.train.watch import Watch
 
 LOG_EVERY_STEPS = 10
-MAX_SKIPPED_STEPS = 20
+AVERAGE = "ema.pt"
+"""File of a checkpoint: the moving average in full, whatever the ranks each keep of it."""
 SCALE_BATCHES = 16
 """Micro-batches read at the end for what an objective measures on data."""
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: a non-finite loss or too many skipped steps."""
 
 
 class TrainContext(Protocol):
@@ -54,6 +58,10 @@ class TrainContext(Protocol):
 
     def checkpoint(self, step: int, metrics: dict[str, float], folder: Path) -> None:
         """Commits what every rank has written to its own `folder`. Collective."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Publishes the trained model that lies in a local folder; called on rank 0."""
         ...
 
     def scratch(self) -> Path:
@@ -93,38 +101,11 @@ def make_plan(config: TrainConfig, shards: list[ShardIndex]) -> SamplingPlan:
     )
 
 
-class WindowStatistics:
-    """Losses and timings since the last log line, kept on the device until then."""
-
-    def __init__(self) -> None:
-        self.losses: list[Tensor] = []
-        self.keys: list[list[str]] = []
-        self.norms: list[Tensor] = []
-        self.started = time.perf_counter()
-        self.steps = 0
-        self.waited_s = 0.0
-
-    def mean_loss(self) -> float:
-        """Synchronizes with the device.
-
-        Raises:
-            TrainingError: if a loss is not finite, with the keys of its micro-batch.
-        """
-        losses = torch.stack(self.losses).cpu()
-        bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-        if bad:
-            keys = ", ".join(self.keys[bad[0]])
-            raise TrainingError(
-                f"the loss is {losses[bad[0]]:g} on the micro-batch of frames {keys}; "
-                "lower --lr, or drop these frames"
-            )
-        return float(losses.mean())
-
-
 class Loop:
     """One run: from the restored step to the last, with logs, panels and checkpoints on the way.
 
     cached_latents: train on the shards' latents of the colour images, which must be of this VAE.
+    watch: is told what this rank is about to wait for.
     """
 
     def __init__(
@@ -137,8 +118,10 @@ class Loop:
         panel_shards: list[ShardIndex],
         *,
         cached_latents: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self.context, self.config, self.engine, self.objective = context, config, engine, objective
+        self.watch = watch or Watch(context.rank, math.inf)
         self.plan = make_plan(config, shards)
         self.reader = FrameReader(
             shards,
@@ -146,24 +129,30 @@ class Loop:
             latents=cached_latents,
             truth=objective.truth,
         )
-        self.panel_shards = panel_shards
+        self.shards, self.panel_shards = shards, panel_shards
+        self.ranges_m = depth_ranges_m(config.data.max_depth_m, shards)
         self.rate = LearningRate(config.optimizer.lr, config.schedule)
-        self.ema: dict[str, Tensor] | None = None
+        decay = config.checkpoint.ema_decay
+        self.average = None if decay is None else MovingAverage(engine, decay)
 
     def run(self) -> dict[str, Tensor]:
-        """Trains to the end; returns the full fp32 weights (or their moving average)."""
+        """Trains to the end; returns the full fp32 weights (or their moving average) on rank 0,
+        nothing elsewhere."""
         step = self._restore()
         batches = self._batches(step)
+        skipped = SkippedSteps(self.engine.skipped_steps)
         window = WindowStatistics()
         loss = 0.0
         total = self.config.schedule.max_steps
         while step < total:
             rate = self.rate(step)
-            norm = self._optimizer_step(batches, rate, window)
+            norm = self._optimizer_step(step, batches, rate, window)
             step += 1
-            self._update_ema()
+            skipped.count(step, self.engine.skipped_steps)
+            if self.average:
+                self.average.update()
             if step % LOG_EVERY_STEPS == 0 or step == total or step == 1:
-                loss = window.mean_loss()
+                loss = self._mean_loss(window)
                 self._log(step, rate, norm, loss, window)
                 window = WindowStatistics()
             if self.config.panel.frames and (
@@ -171,8 +160,9 @@ class Loop:
             ):
                 self._panel(step)
             if step % self.config.checkpoint.every_steps == 0 or step == total:
-                self._save(step, window.mean_loss() if window.losses else loss)
-        return self.ema or self.engine.weights()
+                self._save(step, self._mean_loss(window) if window.losses else loss)
+        self.watch.together("the trained weights")
+        return self.average.weights() if self.average else self.engine.weights()
 
     def _batches(self, step: int) -> Iterator[TrainingBatch]:
         context, plan = self.context, self.plan
@@ -181,19 +171,20 @@ class Loop:
         indices = chain.from_iterable(
             plan.of_rank(s, context.rank, context.world_size, accumulation) for s in steps
         )
-        data, pin = self.config.data, context.device.type == "cuda"
-        return iterate_batches(
-            plan, self.reader, indices, data.max_depth_m, data.decode_threads, pin=pin
-        )
+        threads, pin = self.config.data.decode_threads, context.device.type == "cuda"
+        return iterate_batches(plan, self.reader, indices, self.ranges_m, threads, pin=pin)
 
     def _optimizer_step(
-        self, batches: Iterator[TrainingBatch], rate: float, window: WindowStatistics
+        self, step: int, batches: Iterator[TrainingBatch], rate: float, window: WindowStatistics
     ) -> Tensor | float | None:
         norm: Tensor | float | None = None
         self.engine.set_lr(rate)
-        for _ in range(self.config.accumulation_steps):
+        context, accumulation = self.context, self.config.accumulation_steps
+        for number in self.plan.of_rank(step, context.rank, context.world_size, accumulation):
             waiting = time.perf_counter()
+            self.watch.alone(partial(self._micro_batch_named, number))
             loaded = next(batches)
+            self.watch.together(f"optimizer step {step + 1}")
             window.waited_s += time.perf_counter() - waiting
             batch = loaded.batch.to(self.context.device, non_blocking=True)
             loss = self.objective.loss(replace(loaded, batch=batch))
@@ -204,6 +195,28 @@ class Loop:
         window.steps += 1
         return norm
 
+    def _micro_batch_named(self, number: int) -> str:
+        frames = self.plan.micro_batch(number)
+        rows = ", ".join(str(frame.row) for frame in frames)
+        return f"the frames {rows} of {self.shards[frames[0].dataset].artifact.uri}"
+
+    def _mean_loss(self, window: WindowStatistics) -> float:
+        """Over all ranks. Collective.
+
+        Raises:
+            TrainingError: on every rank if a loss of any is not finite, with the keys of its
+                micro-batch.
+        """
+        total, count = self.engine.sum_over_ranks(window.totals()).tolist()
+        if math.isfinite(total):
+            return total / count
+        for rank, bad in enumerate(self.engine.gather(window.bad_micro_batch())):
+            if bad:
+                raise TrainingError(
+                    f"the loss is {bad} (rank {rank}); lower --lr, or drop these frames"
+                )
+        raise TrainingError(f"the losses add up to {total}; lower --lr")
+
     def _log(
         self,
         step: int,
@@ -212,11 +225,6 @@ class Loop:
         loss: float,
         window: WindowStatistics,
     ) -> None:
-        if self.engine.skipped_steps > MAX_SKIPPED_STEPS:
-            raise TrainingError(
-                f"{self.engine.skipped_steps} optimizer steps were skipped because of "
-                "non-finite gradients; lower --lr or use --precision fp32"
-            )
         seconds = time.perf_counter() - window.started
         metrics = {
             "loss": loss,
@@ -231,14 +239,19 @@ class Loop:
 
     def _panel(self, step: int) -> None:
         shards = self.panel_shards
+        ranges_m = self.ranges_m if shards is self.shards else depth_ranges_m((), shards)
         reader = FrameReader(shards)
+        self.watch.alone(f"the panel's frames of {shards[0].artifact.uri}")
         numbers = [divmod(i, len(shards)) for i in range(self.config.panel.frames)]
         frames = [
-            reader.read(dataset, row) for row, dataset in numbers if row < len(shards[dataset])
+            (reader.read(dataset, row), ranges_m[dataset])
+            for row, dataset in numbers
+            if row < len(shards[dataset])
         ]
+        self.watch.together(f"the panel of step {step}")
         wanted, made, rgb = [], [], []
-        for seed, frame in enumerate(frames):
-            batch = collate([frame], self.config.data.max_depth_m).to(self.context.device)
+        for seed, (frame, range_m) in enumerate(frames):
+            batch = collate([frame], range_m).to(self.context.device)
             with torch.no_grad():
                 pair = self.objective.picture(batch, [seed])
             images = [*pair, batch.rgb]
@@ -247,42 +260,35 @@ class Loop:
         if self.context.rank == 0:
             self.context.panel(step, *map(_stack_equal, (wanted, made, rgb)))
 
-    def _update_ema(self) -> None:
-        decay = self.config.checkpoint.ema_decay
-        if decay is None:
-            return
-        weights = self.engine.weights()
-        if self.ema is None:
-            self.ema = weights
-            return
-        for name, weight in weights.items():
-            if weight.is_floating_point():
-                self.ema[name].lerp_(weight, 1 - decay)
-
     def _save(self, step: int, loss: float) -> None:
+        self.watch.together(f"the checkpoint of step {step}")
         folder = self.context.scratch()
         self.engine.save(folder, step)
+        average = self.average.weights() if self.average else None
         if self.context.rank == 0:
             (folder / "progress.json").write_text(json.dumps({"step": step}))
-            if self.ema is not None:
-                torch.save(self.ema, folder / "ema.pt")
+            if average is not None:
+                torch.save(average, folder / AVERAGE)
         self.context.checkpoint(step, {"step": float(step), "loss": loss}, folder)
 
     def _restore(self) -> int:
+        self.watch.together("the last checkpoint")
         with self.context.restored() as folder:
             if folder is None:
                 return 0
             step = self.engine.restore(folder)
-            if (folder / "ema.pt").exists():
-                self.ema = torch.load(folder / "ema.pt", weights_only=True)
+            if self.average:
+                self.average.restore(torch.load(folder / AVERAGE, mmap=True, weights_only=True))
             return step
 
     def measurement_batches(self) -> Iterator[TrainingBatch]:
         """The plan's first micro-batches, for what an objective measures on data at the end."""
         count = min(SCALE_BATCHES, self.plan.micro_batches)
-        return iterate_batches(
-            self.plan, self.reader, iter(range(count)), self.config.data.max_depth_m
-        )
+        return iterate_batches(self.plan, self.reader, iter(range(count)), self.ranges_m)
+
+    def processing_size(self) -> int:
+        """The longest side in pixels of most of the images it is trained on."""
+        return longest_side_px(self.plan, self.shards)
 
 
 def _stack_equal(images: list[np.ndarray]) -> np.ndarray:

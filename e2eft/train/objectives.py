@@ -45,9 +45,11 @@ class Objective(Protocol):
         """(wanted, made) images `[n 3 h w]` in [-1, 1] for the validation panel."""
         ...
 
-    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
-        """Puts the trained fp32 weights into the estimator's bare module; returns the model's
-        card."""
+    def finish(
+        self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch], processing_size: int
+    ) -> ModelCard:
+        """Puts a bare module with the trained fp32 weights, on the CPU, in the place of the
+        wrapped one; returns the model's card."""
         ...
 
 
@@ -76,6 +78,15 @@ def image_latents(
     return batch.rgb_latents[rows].to(codec.vae.dtype)
 
 
+def _with_weights(module: Any, weights: dict[str, Tensor]) -> Any:
+    """A diffusers model of this architecture with these weights: the trained one's parameters may
+    be in bf16, or partitioned over the ranks."""
+    with torch.device("meta"):
+        fresh = type(module).from_config(module.config)
+    fresh.load_state_dict(weights, assign=True)
+    return fresh
+
+
 class EndToEndObjective:
     """The paper's: one step at t = T-1, decoded through the frozen VAE, under the task's own
     loss."""
@@ -86,7 +97,7 @@ class EndToEndObjective:
 
     @property
     def truth(self) -> tuple[str, ...]:
-        return (self.task.name,)
+        return self.task.truth
 
     def trainable(self) -> nn.Module:
         return self._bare
@@ -107,16 +118,16 @@ class EndToEndObjective:
     def picture(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, Tensor]:
         return self.task.encode_target(batch)[0], self._image(batch, seeds)
 
-    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
-        self._bare.float().load_state_dict(weights)
-        self.estimator.denoiser = self._bare
-        batch = next(batches).batch
+    def finish(
+        self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch], processing_size: int
+    ) -> ModelCard:
+        self.estimator.denoiser = _with_weights(self._bare, weights)
         return ModelCard(
             task=self.task.name,
             target=self.task.target,
             initial_latent=self.config.model.initial_latent,
             prompt_tokens=self.config.model.prompt_tokens,
-            processing_size=max(batch.rgb.shape[-2:]),
+            processing_size=processing_size,
         )
 
 
@@ -137,7 +148,7 @@ class DiffusionObjective(EndToEndObjective):
 
     @property
     def truth(self) -> tuple[str, ...]:
-        return (self.task.name,) if self.settings.conditional else ()
+        return self.task.truth if self.settings.conditional else ()
 
     def _latents(self, training: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(image's latent, clean target, supervised mask at latent resolution)."""
@@ -205,11 +216,13 @@ class DiffusionObjective(EndToEndObjective):
         x_t = schedule.add_noise(clean, _gaussian_like(clean, _generators(seeds)), t)
         return schedule.clean_latent(self.estimator.denoise(x_t, t), x_t, t)
 
-    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
-        card = super().finish(weights, batches)
+    def finish(
+        self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch], processing_size: int
+    ) -> ModelCard:
+        card = super().finish(weights, batches, processing_size)
         if self.settings.conditional:
             return ModelCard(**card.as_json() | {"initial_latent": "gaussian", "steps": 1})
-        return ModelCard(task="image", initial_latent="none", processing_size=card.processing_size)
+        return ModelCard(task="image", initial_latent="none", processing_size=processing_size)
 
 
 class AutoencodingStep(nn.Module):
@@ -219,10 +232,13 @@ class AutoencodingStep(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, image: Tensor, noise_seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(reconstruction, mean, log variance); the posterior is sampled while training."""
+    def forward(self, image: Tensor, noise_seed: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(reconstruction, mean, log variance); of a sample of the posterior, or of its mean if
+        there is no seed."""
         posterior = self.vae.encode(image).latent_dist
         mean = posterior.mean
+        if noise_seed is None:
+            return self.vae.decode(mean).sample, mean, posterior.logvar
         generator = torch.Generator(mean.device).manual_seed(noise_seed)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device).to(mean)
         latent = mean + posterior.std * noise
@@ -296,25 +312,25 @@ class AutoencodingObjective:
         wanted = torch.cat([batch.rgb, depth, normals], dim=-1)
         dtype = next(self._model.parameters()).dtype
         images = torch.cat([batch.rgb, depth, normals]).to(dtype)
-        vae = self._bare.vae
-        made = vae.decode(vae.encode(images).latent_dist.mean).sample.float()
+        # Through the wrapped module, which brings the parameters together where they are parted.
+        made = self._model(images, None)[0].float()
         return wanted, torch.cat(made.chunk(3), dim=-1)
 
-    def finish(self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch]) -> ModelCard:
+    def finish(
+        self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch], processing_size: int
+    ) -> ModelCard:
         """Also measures the latents' deviation and sets the VAE's scale so that it becomes one."""
-        self._bare.float().load_state_dict(weights)
-        codec = self.estimator.codec
-        vae: Any = codec.vae
+        inner = {name.removeprefix("vae."): weight for name, weight in weights.items()}
+        vae: Any = _with_weights(self._bare.vae, inner)
+        self.estimator.codec.vae = vae
         latents: list[Tensor] = []
-        size = 0
         with torch.no_grad():
             for training in batches:
                 target, _ = self.tasks["depth"].encode_target(training.batch)
                 for image in (training.batch.rgb, target):
                     latents.append(vae.encode(image).latent_dist.mean.flatten().cpu())
-                size = max(training.batch.rgb.shape[-2:])
         vae.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
-        return ModelCard(task="image", initial_latent="none", processing_size=size)
+        return ModelCard(task="image", initial_latent="none", processing_size=processing_size)
 
 
 def _gradient_distance(a: Tensor, b: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """One training process inside Ray Train: builds the run's parts and hands them to the loop."""
 
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,31 @@ import numpy as np
 import torch
 from torch import nn
 
+from e2eft.artifacts import Writer
 from e2eft.config import Diffusion, EndToEnd, TrainConfig
 from e2eft.data.shards import open_shards
+from e2eft.errors import E2eftError
 from e2eft.model.pretrained import (
-    MODEL_FOLDER,
     ModelSource,
     export_model,
-    find_model,
     load_estimator,
 )
-from e2eft.storage import open_store, upload_folder
+from e2eft.storage import be_patient
 from e2eft.tasks import get_task
 from e2eft.tracking import Run
+from e2eft.train.base import base_model
+from e2eft.train.errors import TrainingError
 from e2eft.train.latents import choose_latents
 from e2eft.train.loop import Loop, TrainContext
 from e2eft.train.objectives import Objective, build_objective
+from e2eft.train.rank_checkpoints import RankCheckpoints
+from e2eft.train.watch import Watch, run_watched
 
 
 class RayTrainContext:
     """`TrainContext` on top of Ray Train; rank 0 writes to the driver's MLflow run."""
 
-    def __init__(self, run: Run | None, task: str) -> None:
+    def __init__(self, run: Run | None, config: TrainConfig, checkpoints: RankCheckpoints) -> None:
         import ray.train
         from ray.train.torch import get_device
 
@@ -40,20 +46,14 @@ class RayTrainContext:
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         device = get_device()
         self.device = device[0] if isinstance(device, list) else device
-        self._run, self._task = run, task
+        self._run, self._task, self.checkpoints = run, config.task, checkpoints
 
     @contextmanager
     def restored(self) -> Iterator[Path | None]:
-        import ray.train
-
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-            return
-        with checkpoint.as_directory() as folder:
-            if self.rank == 0:
-                say(f"resuming from {checkpoint.path}")
-            yield Path(folder)
+        with self.checkpoints.restored() as (checkpoint, folder):
+            if checkpoint and self.rank == 0:
+                say(f"resuming from {checkpoint.folder} (step {checkpoint.step})")
+            yield folder
 
     def announce(self, line: str, tags: dict[str, str]) -> None:
         if self.rank == 0:
@@ -78,14 +78,14 @@ class RayTrainContext:
 
     def checkpoint(self, step: int, metrics: dict[str, float], folder: Path) -> None:
         import ray.train
-        from ray.train import Checkpoint
 
-        ray.train.report(
-            metrics,
-            checkpoint=Checkpoint.from_directory(str(folder)),
-            checkpoint_dir_name=f"step-{step:08d}",
-            delete_local_checkpoint_after_upload=True,
-        )
+        if self.rank == 0 and self._run:
+            self._run.catch_up()  # a run that resumes here logs nothing of this again
+        self.checkpoints.save(step, folder)
+        ray.train.report(metrics)
+
+    def export(self, folder: Path) -> None:
+        self.checkpoints.export(folder)
 
     def scratch(self) -> Path:
         return Path(tempfile.mkdtemp(prefix="e2eft-checkpoint-"))
@@ -106,19 +106,53 @@ def train_worker(settings: dict[str, Any]) -> None:
     """The function that Ray Train runs on every worker.
 
     Args:
-        settings: `config` (JSON of TrainConfig), `run` (MLflow URI and run id, or None).
+        settings: `config` (JSON of TrainConfig), `run` (a Run's fields, or None), `writer` (fields
+            of the artifact's Writer), `version_1` (whether the run is of that).
+
+    Raises:
+        HandedBackError: with what ended this rank.
     """
+    from e2eft.train.failures import handing_back
+
+    be_patient()
     config = TrainConfig.model_validate(settings["config"])
     run = Run(**settings["run"]) if settings["run"] else None
-    context = RayTrainContext(run, config.task)
+    checkpoints = RankCheckpoints(Writer(**settings["writer"]), config, settings["version_1"])
+    context = RayTrainContext(run, config, checkpoints)
+    watch = Watch(context.rank, config.scaling.hang_timeout_s)
+    try:
+        with handing_back(context.rank):
+            run_watched(partial(_train_rank, context, config, watch), watch)
+    finally:
+        # Ray ends this process without what a normal end would do.
+        if run:
+            run.flush()
+
+
+def _train_rank(context: RayTrainContext, config: TrainConfig, watch: Watch) -> None:
+    # Threads and the current device are a thread's own, and this one is not Ray Train's.
     if context.device.type == "cpu":
         torch.set_num_threads(config.scaling.cpus_per_worker)
         os.environ["OMP_NUM_THREADS"] = str(config.scaling.cpus_per_worker)
+    else:
+        torch.cuda.set_device(context.device)
     torch.manual_seed(config.seed)
-    with tempfile.TemporaryDirectory(prefix="e2eft-base-") as scratch:
-        source = find_model(config.base, Path(scratch))
-        objective = build(config, source, context.device)
-        train(context, config, source, objective)
+    watch.alone(f"the base model {config.base}")
+    with base_model(config.base) as source:
+        with _correctable():
+            objective = build(config, source, context.device)
+        train(context, config, source, objective, watch)
+
+
+@contextmanager
+def _correctable() -> Iterator[None]:
+    """While a run is set up, a ValueError speaks of its options, and would come again."""
+    try:
+        yield
+    except E2eftError:
+        raise
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
 
 
 def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Objective:
@@ -130,32 +164,43 @@ def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Obj
     estimator = load_estimator(source, config.model, conditional=conditional).to(device)
     if config.zero.precision == "bf16":
         estimator.codec.compute_dtype = torch.bfloat16
-    limit = config.data.max_depth_m
-    tasks = {name: get_task(name, max_depth_m=limit) for name in ("depth", "normals")}
+    # How far depth is supervised, each batch says of its dataset.
+    tasks = {name: get_task(name, max_depth_m=math.inf) for name in ("depth", "normals")}
     return build_objective(estimator, tasks, config)
 
 
 def train(
-    context: TrainContext, config: TrainConfig, source: ModelSource, objective: Objective
+    context: TrainContext,
+    config: TrainConfig,
+    source: ModelSource,
+    objective: Objective,
+    watch: Watch | None = None,
 ) -> None:
     """Runs the loop and lets rank 0 write the trained model into the artifact."""
     from e2eft.train.engine import Engine
 
+    watch = watch or Watch(context.rank, math.inf)
+    watch.together("DeepSpeed's start")
     module: nn.Module = objective.trainable()
-    engine = Engine(module, config, context.device)
+    with _correctable():
+        engine = Engine(module, config, context.device)
     objective.attach(engine.model)
+    watch.alone("the datasets' manifests")
     shards = [open_shards(uri) for uri in config.data.uris]
     panel_shards = [open_shards(uri) for uri in config.panel.uris] or shards
     latents = choose_latents(config, shards, objective.estimator.codec)
     context.announce(latents.line, latents.tags)
     cached = latents.cached
-    loop = Loop(context, config, engine, objective, shards, panel_shards, cached_latents=cached)
+    loop = Loop(
+        context, config, engine, objective, shards, panel_shards, cached_latents=cached, watch=watch
+    )
     weights = loop.run()
+    watch.together("the export of the trained model")
     if context.rank == 0:
+        card = objective.finish(weights, loop.measurement_batches(), loop.processing_size())
         objective.estimator.to("cpu")
-        card = objective.finish(weights, loop.measurement_batches())
         with tempfile.TemporaryDirectory(prefix="e2eft-export-") as scratch:
             folder = export_model(
                 objective.estimator, source, Path(scratch), card, half=config.export_half
             )
-            upload_folder(folder, open_store(config.out), MODEL_FOLDER)
+            context.export(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.planted import ClusterRun, DemoRun, planted_demo, run_stages
 from tests.ray_cluster import RayCluster
 from tests.services import MlflowServer, PostgresServer, S3Server
 
@@ -88,3 +89,21 @@ def ray_cluster(
         yield cluster.wait_ready()
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster_run(
+    ray_cluster: RayCluster, s3_server: S3Server, mlflow_server: MlflowServer
+) -> ClusterRun:
+    """The four stages as jobs on the cluster, every artifact on S3."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.env().items():
+            patch.setenv(name, value)
+        return run_stages(ray_cluster, s3_server, mlflow_server)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoRun]:
+    """The demo at a small size, run once."""
+    with planted_demo(tmp_path_factory.mktemp("demo")) as run:
+        yield run

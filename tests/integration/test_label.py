@@ -1,6 +1,5 @@
 """The labelling stage with a small random model: on a Ray cluster, with real S3 and MLflow."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -27,29 +26,17 @@ from e2eft.model.pretrained import ModelError, find_model
 from e2eft.storage import LocalStore, open_store
 from tests.corpora import nasty_images, write_nasty_corpus, write_plain_corpus
 from tests.labelling import label_config, without_cluster, write_model
+from tests.local_ray import Access, joined, local_cluster
 from tests.services import S3Server
 
 __all__ = ["without_cluster"]
 
 
 @pytest.fixture(scope="module")
-def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ray_access() -> Iterator[Access]:
     """A cluster in this process, with room for one actor beside the CPU tasks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-
-        context = ray.init(
-            num_cpus=4,
-            include_dashboard=False,
-            object_store_memory=200_000_000,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-        )
-        yield context.address_info["gcs_address"]
-        ray.shutdown()
+    with local_cluster() as access:
+        yield access
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +46,10 @@ def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_every_nasty_image_is_labelled_right_or_rejected_with_a_reason(
-    ray_address: str, depth_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_access: Access,
+    depth_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     expected = write_nasty_corpus(tmp_path / "images")
     config = label_config(tmp_path / "images", tmp_path / "out", depth_model, save_npy=True)
@@ -94,7 +84,7 @@ def test_every_nasty_image_is_labelled_right_or_rejected_with_a_reason(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_what_stops_a_worker_is_said_in_one_line(
-    ray_address: str, depth_model: Path, tmp_path: Path
+    ray_access: Access, depth_model: Path, tmp_path: Path
 ) -> None:
     images = write_plain_corpus(tmp_path / "images", 2)
     (tmp_path / "out").mkdir()
@@ -105,7 +95,7 @@ def test_what_stops_a_worker_is_said_in_one_line(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_an_actor_that_cannot_load_its_model_says_so_in_one_line(
-    ray_address: str, depth_model: Path, tmp_path: Path
+    ray_access: Access, depth_model: Path, tmp_path: Path
 ) -> None:
     images = write_plain_corpus(tmp_path / "images", 2)
     config = label_config(images, tmp_path / "out", depth_model)
@@ -134,7 +124,9 @@ def broken(table: pa.Table) -> pa.Table:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_errors_of_workers_keep_their_types_through_actors_and_blocks(ray_address: str) -> None:
+def test_errors_of_workers_keep_their_types_through_actors_and_blocks(
+    ray_access: Access,
+) -> None:
     import ray.data
     from ray.exceptions import RayError
 
@@ -150,7 +142,7 @@ def test_errors_of_workers_keep_their_types_through_actors_and_blocks(ray_addres
         list(raise_carried(numbers.map_batches(carried(broken), **as_tables).iter_rows()))
 
 
-def start_labelling(config: LabelConfig, address: str, log: Path) -> "subprocess.Popen[bytes]":
+def start_labelling(config: LabelConfig, access: Access, log: Path) -> "subprocess.Popen[bytes]":
     script = (
         "import sys; from e2eft import label; from e2eft.config import LabelConfig\n"
         "label.run(LabelConfig.model_validate_json(sys.argv[1]))\n"
@@ -158,7 +150,7 @@ def start_labelling(config: LabelConfig, address: str, log: Path) -> "subprocess
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-c", script, config.model_dump_json()],
-            env=os.environ | {"RAY_ADDRESS": address},
+            env=joined(access),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -173,7 +165,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.slow
 def test_a_killed_job_run_again_finishes_the_rest(
-    ray_address: str,
+    ray_access: Access,
     depth_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,7 +175,7 @@ def test_a_killed_job_run_again_finishes_the_rest(
     slow = {"sampling": SamplingConfig(steps=6), "images_per_part": 2, "batch_size": 2}
     config = label_config(images, out, depth_model, save_npy=True, **slow)
     store = LocalStore(out)
-    with start_labelling(config, ray_address, tmp_path / "log") as process:
+    with start_labelling(config, ray_access, tmp_path / "log") as process:
         deadline = time.monotonic() + 480
         while not committed_parts(store):
             assert process.poll() is None, (tmp_path / "log").read_text()

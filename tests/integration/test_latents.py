@@ -12,26 +12,15 @@ from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.shards import open_shards
 from e2eft.prepare.latents import record_path
 from e2eft.train import driver
+from tests.local_ray import local_cluster
 
 PARTS = 3
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
-
-        ray.init(
-            num_cpus=4,
-            include_dashboard=False,
-            object_store_memory=200_000_000,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-        )
+    with local_cluster():
         yield
-        ray.shutdown()
 
 
 def prepared(out: Path, actors: int) -> Artifact:

@@ -1,7 +1,6 @@
 """Real datasets prepared on a Ray cluster: from folders, from archives, and from archives on S3 by
 a driver that is killed half-way."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from e2eft.data.shards import decode_row, open_shards
 from e2eft.storage import open_store
 from tests.benchmark_files import measured_frame, nyuv2
 from tests.hypersim_files import STANDARD, TILTED, HypersimRelease, make_frame
+from tests.local_ray import Access, joined, local_cluster
 from tests.services import S3Server
 from tests.virtual_kitti_files import VirtualKittiRelease, make_street
 
@@ -36,24 +36,10 @@ LOST = "ai_037_002/images/scene_cam_00_geometry_hdf5/frame.0003.normal_cam.hdf5"
 
 
 @pytest.fixture(scope="module")
-def ray_address(s3_server: S3Server) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        for name, value in s3_server.env().items():  # for the tasks of every driver that joins
-            patch.setenv(name, value)
-        import ray
-
-        context = ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=200_000_000,
-            log_to_driver=False,
-        )
-        yield context.address_info["gcs_address"]
-        ray.shutdown()
+def ray_access(s3_server: S3Server) -> Iterator[Access]:
+    """A cluster in this process; the tasks of every driver that joins know the store."""
+    with local_cluster(cpus=2, **s3_server.env()) as access:
+        yield access
 
 
 def config_of(out: str, source: SourceConfig) -> PrepareConfig:
@@ -61,7 +47,7 @@ def config_of(out: str, source: SourceConfig) -> PrepareConfig:
     return PrepareConfig(out=out, source=source, frames_per_part=1, tracking=tracking)
 
 
-def kill_half_way(config: PrepareConfig, address: str, log: Path) -> None:
+def kill_half_way(config: PrepareConfig, access: Access, log: Path) -> None:
     script = (
         "import sys; from e2eft import prepare; from e2eft.config import PrepareConfig\n"
         "prepare.run(PrepareConfig.model_validate_json(sys.argv[1]))\n"
@@ -69,7 +55,7 @@ def kill_half_way(config: PrepareConfig, address: str, log: Path) -> None:
     store = open_store(config.out)
     with subprocess.Popen(
         [sys.executable, "-c", script, config.model_dump_json()],
-        env=os.environ | {"RAY_ADDRESS": address},
+        env=joined(access),
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
     ) as process:
@@ -85,7 +71,7 @@ def kill_half_way(config: PrepareConfig, address: str, log: Path) -> None:
 
 
 def shards_three_ways(
-    sources: dict[str, SourceConfig], address: str, bucket: str, folder: Path
+    sources: dict[str, SourceConfig], access: Access, bucket: str, folder: Path
 ) -> Artifact:
     """Prepares what is in folders, in archives, and, killed half-way, in archives on S3.
 
@@ -94,7 +80,7 @@ def shards_three_ways(
     first = prepare.run(config_of(str(folder / "folders"), sources["folders"]))
     second = prepare.run(config_of(str(folder / "archives"), sources["archives"]))
     config = config_of(f"s3://{bucket}/shards/{first.details['source']}", sources["s3"])
-    kill_half_way(config, address, folder / "log")
+    kill_half_way(config, access, folder / "log")
     store = open_store(config.out)
     kept, planned = len(list(store.list("parts/"))), sum(first.counts.values())
     assert 0 < kept < planned, "the job was not half-way when it was killed"
@@ -119,7 +105,7 @@ def first_sample(artifact: Artifact) -> Sample:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.slow
 def test_hypersim_from_folders_zips_and_s3(
-    ray_address: str, s3_env: S3Server, tmp_path: Path
+    ray_access: Access, s3_env: S3Server, tmp_path: Path
 ) -> None:
     release = HypersimRelease(cameras=SCENES)
     for scene, camera in SCENES.items():
@@ -139,7 +125,7 @@ def test_hypersim_from_folders_zips_and_s3(
         place: HypersimSource(root=root, split_csv=split, camera_csv=cameras)
         for place, root in roots.items()
     }
-    made = shards_three_ways(sources, ray_address, s3_env.bucket, tmp_path)
+    made = shards_three_ways(sources, ray_access, s3_env.bucket, tmp_path)
     assert made.counts == {"frames": len(SCENES) * PER_SCENE - 1, "rejected": 1}
     assert made.details["reject_reasons"] == {"missing_file": 1}
     truth = make_frame(0, STANDARD)
@@ -149,7 +135,7 @@ def test_hypersim_from_folders_zips_and_s3(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.slow
 def test_virtual_kitti_from_folders_tars_and_s3(
-    ray_address: str, s3_env: S3Server, tmp_path: Path
+    ray_access: Access, s3_env: S3Server, tmp_path: Path
 ) -> None:
     release, per_sequence = VirtualKittiRelease(), 12
     for number in range(per_sequence):
@@ -172,7 +158,7 @@ def test_virtual_kitti_from_folders_tars_and_s3(
         )
         for place, root in roots.items()
     }
-    made = shards_three_ways(sources, ray_address, s3_env.bucket, tmp_path)
+    made = shards_three_ways(sources, ray_access, s3_env.bucket, tmp_path)
     assert made.counts == {"frames": 2 * per_sequence, "rejected": 0}
     truth, sample = make_street(0, 96, 320), first_sample(made)
     known = np.isfinite(truth.depth_m)
@@ -182,7 +168,7 @@ def test_virtual_kitti_from_folders_tars_and_s3(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 @pytest.mark.slow
 def test_an_evaluation_set_from_a_folder_a_tar_and_s3(
-    ray_address: str, s3_env: S3Server, tmp_path: Path
+    ray_access: Access, s3_env: S3Server, tmp_path: Path
 ) -> None:
     frames = {f"test/kitchen_0004/rgb_{n:04d}": measured_frame(n, 240, 320) for n in range(32)}
     made = nyuv2(frames)
@@ -199,7 +185,7 @@ def test_an_evaluation_set_from_a_folder_a_tar_and_s3(
         place: Nyuv2Source(root=root, frame_list=f"{raw.uri}/list.txt")
         for place, root in roots.items()
     }
-    artifact = shards_three_ways(sources, ray_address, s3_env.bucket, tmp_path)
+    artifact = shards_three_ways(sources, ray_access, s3_env.bucket, tmp_path)
     assert artifact.counts == {"frames": 31, "rejected": 1}
     assert (artifact.details["planned"], artifact.details["truth"]) == (32, ["depth"])
     sample, truth = first_sample(artifact), measured_frame(0, 240, 320)

@@ -5,14 +5,17 @@ import secrets
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.stub import Stubber
 
-from e2eft.artifacts import ArtifactError, claim, load_artifact, verify
+from e2eft.artifacts import ArtifactError, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource
 from e2eft.data.shards import KIND, open_shards
+from e2eft.data.sources.images import list_images
 from e2eft.storage import (
     MissingError,
     S3Store,
@@ -22,6 +25,7 @@ from e2eft.storage import (
     upload_folder,
 )
 from e2eft.storage.s3_client import client_for
+from tests.artifacts import begin
 from tests.frames import analytic_frame, write_shards
 from tests.services import S3Server, free_ports
 
@@ -65,6 +69,49 @@ def test_odd_keys_are_kept_apart(s3_env: S3Server) -> None:
         assert store.read(f"{key}/inside") == key.upper().encode()
 
 
+def test_keys_that_are_no_names_are_listed_and_stay_outside(
+    s3_env: S3Server, tmp_path: Path
+) -> None:
+    """As other programs make them: they are seen, and become no place on a disk."""
+    prefix = f"foreign-{secrets.token_hex(4)}"
+    store, client = open_store(s3_env.uri(prefix)), s3_env.client()
+    for key in ("", "marker/", "plain/a.png"):
+        client.put_object(Bucket=s3_env.bucket, Key=f"{prefix}/{key}", Body=b"x" * ("a" in key))
+    client.delete_object(Bucket=s3_env.bucket, Key=f"{prefix}/marker/")
+    client.put_object(Bucket=s3_env.bucket, Key=f"{prefix}/marker/", Body=b"")
+    assert {path for path, _ in store.list()} <= {"marker/", "plain/a.png"}
+    copy = download_folder(store, "", tmp_path / "copy")
+    assert [p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()] == [
+        "plain/a.png"
+    ]
+    page = {
+        "IsTruncated": False,
+        "Contents": [
+            {"Key": f"{prefix}/{key}", "Size": 1, "LastModified": datetime.now(UTC)}
+            for key in ("/etc/x.png", "a//b.png", "../c.png", "d/./e.png", "f.png")
+        ],
+    }
+    # SeaweedFS tidies such keys; Amazon's store keeps them.
+    for number, found in enumerate(page["Contents"][:4]):
+        with Stubber(client_for("usual")) as stub:
+            stub.add_response("list_objects_v2", page | {"Contents": [found]})
+            with pytest.raises(StorageError, match=r"leaves its folder|cannot be a file's name"):
+                download_folder(store, "", tmp_path / str(number))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
+    with Stubber(client_for("usual")) as stub:
+        stub.add_response("list_objects_v2", page)
+        listing = list_images(store)
+    reasons = {image.key: image.reason for image in listing.images}
+    assert reasons == {
+        "/etc/x.png": "name_unsupported",
+        "../c.png": "name_unsupported",
+        "a//b.png": "",
+        "d/./e.png": "",
+        "f.png": "",
+    }
+    client.close()
+
+
 def test_deleting_a_store_spares_its_neighbours(s3_env: S3Server) -> None:
     root = f"neighbours-{secrets.token_hex(4)}"
     for name in ("run", "run-2", "runs/x"):
@@ -84,7 +131,7 @@ def test_listings_go_on_past_one_page(store: S3Store) -> None:
         params["MaxKeys"] = 3
         pages.append(1)
 
-    client = client_for(heard=True, exclusive=False)
+    client = client_for("usual")
     client.meta.events.register("before-parameter-build.s3.ListObjectsV2", short)
     paths = [f"{number:05d}" for number in range(10)]
     for path in paths:
@@ -160,10 +207,12 @@ def test_an_artifact_lives_on_s3(store: S3Store) -> None:
     assert verify(made) == ["data/part-000001.parquet"]
 
     config = PrepareConfig(out=store.uri, source=SyntheticSource(family="indoor", seed=9))
-    with pytest.raises(ArtifactError, match=r"config\.source\.seed: 0 -> 9"):
-        claim(store, KIND, config)
-    assert claim(store, KIND, config, overwrite=True) is None
-    with pytest.raises(ArtifactError, match="was started but has not finished"):
+    with pytest.raises(ArtifactError, match="--seed 0 -> 9"):
+        begin(store, KIND, config)
+    with (
+        begin(store, KIND, config.model_copy(update={"overwrite": True})),
+        pytest.raises(ArtifactError, match="was started but has not finished"),
+    ):
         load_artifact(store.uri)
 
 
@@ -172,7 +221,7 @@ def refusal(uri: str, within_s: float = 10.0) -> str:
     config = PrepareConfig(out=uri, source=SyntheticSource(family="indoor"))
     started = time.monotonic()
     with pytest.raises(StorageError) as claimed:
-        claim(open_store(uri), KIND, config)
+        begin(open_store(uri), KIND, config)
     with pytest.raises(StorageError) as loaded:
         load_artifact(uri)
     assert time.monotonic() - started < within_s

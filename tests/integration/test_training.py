@@ -1,5 +1,7 @@
 """Training on two workers: as plain processes, and on Ray, killed and run again."""
 
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,8 +14,9 @@ from safetensors.torch import load_file
 from e2eft import cli
 from e2eft.artifacts import load_artifact, verify
 from e2eft.config import TrainConfig
+from e2eft.data.shards import part_path
 from e2eft.storage import open_store
-from tests.frames import write_analytic_shards
+from tests.frames import analytic_frame, write_analytic_shards, write_shards
 from tests.ray_cluster import REPOSITORY, RayCluster
 from tests.services import S3Server, ServiceProcess
 from tests.training import Outcome, run_processes
@@ -77,18 +80,17 @@ def test_every_zero_stage_takes_the_same_way(plain_runs: dict[str, Outcome]) -> 
             )
 
 
-def start_training(data: str, out: Path, tracking: str, log: Path) -> ServiceProcess:
+def start_training(data: str, out: Path, tracking: str, log: Path, *more: str) -> ServiceProcess:
     """The command in a process group of its own, with a Ray cluster of its own."""
     log.mkdir()
-    argv = [sys.executable, str(REPOSITORY / "pipelines/train.py"), *argv_of(data, out)]
+    argv = [sys.executable, str(REPOSITORY / "pipelines/train.py"), *argv_of(data, out, *more)]
     return ServiceProcess("train", [*argv, "--tracking-uri", tracking], folder=log, env=RAY)
 
 
 def registered_steps(out: Path) -> list[int]:
-    """Steps of the checkpoints that Ray Train would resume from."""
-    snapshots = list((out / "checkpoints").glob("**/checkpoint_manager_snapshot.json"))
-    text = snapshots[0].read_text() if snapshots else ""
-    return [step for step in range(STEPS + 1) if f"step-{step:08d}" in text]
+    """Steps of the checkpoints that a run would be restored from."""
+    found = (out / "checkpoints").glob("*/step-*.json")
+    return sorted(int(path.stem.removeprefix("step-")) for path in found)
 
 
 def wait_for_checkpoint(process: ServiceProcess, out: Path, timeout_s: float = 300.0) -> int:
@@ -119,7 +121,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
     # Meanwhile nobody else gets the folder, nor does anything start for it.
     other = [*argv_of(shards_uri, out, "--seed", "1"), "--tracking-uri", tracking]
     assert cli.run_stage("train", other) == cli.STAGE_ERROR
-    assert "config.seed: 0 -> 1" in capsys.readouterr().err
+    assert "--seed 0 -> 1" in capsys.readouterr().err
 
     again = start_training(shards_uri, out, tracking, tmp_path / "second")
     try:
@@ -150,6 +152,53 @@ def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
     # And once more: there is nothing to do, so nothing is started.
     assert cli.run_stage("train", [*argv_of(shards_uri, out), "--tracking-uri", tracking]) == 0
     assert "already trained" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_would_fail_again_fails_once_and_in_one_line(tmp_path: Path) -> None:
+    """Frames of two sizes in one dataset, which ranks notice when they come to them."""
+    data, out = str(tmp_path / "shards"), tmp_path / "run"
+    frames = [analytic_frame(number, 32, 40 if number % 4 else 48) for number in range(24)]
+    write_shards(data, frames)
+    process = start_training(data, out, f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "log")
+    try:
+        assert process._process.wait(timeout=400) == cli.STAGE_ERROR, process.log_tail(100)
+    finally:
+        process.kill()
+    said = process.log_tail(1000)
+    assert said.count("frames of different sizes in one batch") == 1
+    assert "train: frames of different sizes in one batch: [(32, 40), (32, 48)]; " in said
+    # Ray has tracebacks of its own for a machine that is busy, and speaks of restarts in them.
+    assert "e2eft/data/" not in said and "e2eft/train/" not in said
+    assert "restart 1 of 3" not in said
+    assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.deep
+def test_a_run_goes_on_after_a_read_that_never_returned(tmp_path: Path) -> None:
+    """A shard file is a pipe into which nobody writes, until the hung worker was named."""
+    data, out = str(tmp_path / "shards"), tmp_path / "run"
+    frames = [analytic_frame(number, 32, 40) for number in range(24)]
+    write_shards(data, frames, frames_per_part=4)
+    stuck, aside = Path(data, part_path(4)), tmp_path / "aside"
+    stuck.rename(aside)
+    os.mkfifo(stuck)
+    more = ["--scaling.hang-timeout-s", "60"]
+    process = start_training(data, out, f"sqlite:///{tmp_path}/ml.db", tmp_path / "log", *more)
+    deadline = time.monotonic() + 400
+    try:
+        while "restart 1 of 3 from the last checkpoint" not in process.log_tail(1000):
+            assert process.is_running and time.monotonic() < deadline, process.log_tail(100)
+            time.sleep(0.5)
+        aside.replace(stuck)
+        assert process._process.wait(timeout=400) == 0, process.log_tail(100)
+    finally:
+        process.kill()
+    said = process.log_tail(1000)
+    assert re.search(
+        rf"training failed: rank \d has waited \d+ s for the frames .* of {data}", said
+    )
+    assert verify(load_artifact(str(out))) == []
 
 
 def test_what_cannot_be_placed_is_refused_and_leaves_the_folder_free(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from e2eft import cli, recipes
 from e2eft.artifacts import MANIFEST
 from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig
 from e2eft.storage import LocalStore
+from tests.artifacts import write_artifact
 from tests.frames import write_analytic_shards
 from tests.labelling import label_config, write_model
 
@@ -252,12 +254,9 @@ def test_data_that_is_not_there_is_named(
 
 
 def test_data_of_another_kind_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from e2eft.artifacts import claim, commit
-
     store = LocalStore(tmp_path / "labels")
     config = label_config("i", store.uri, "m")
-    claim(store, "labels", config)
-    commit(store, "labels", config, files=[], counts={})
+    write_artifact(store, "labels", config, files={}, counts={})
     message = refusal("train", train_argv(store.uri, tmp_path / "out"), capsys, cli.STAGE_ERROR)
     assert message == f"train: {store.uri} is a 'labels' artifact; expected shards"
 
@@ -294,6 +293,8 @@ def test_a_registered_model_can_be_scored_and_registered_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from e2eft import evaluate, tracking
+    from e2eft.model.pinned import pin_model
+    from e2eft.model.pretrained import ModelError
 
     folder = write_model(tmp_path, "depth")
     fetched: list[str] = []
@@ -309,16 +310,23 @@ def test_a_registered_model_can_be_scored_and_registered_again(
 
     monkeypatch.setattr(tracking, "download_model", download)
     monkeypatch.setattr(evaluate, "register", register)
+    digest = pin_model("m", "m", str(folder), tmp_path).digest
+    made_by = iter([("models:/depth/3", digest), ("models:/depth/3", "another")])
+    monkeypatch.setattr(evaluate, "scored_model", lambda scores: next(made_by))
     config = cli.parse(
         "evaluate",
         ["synthetic-depth", "--out", "o", "--data", "d", "--model", "models:/depth@challenger",
          "--register", "depth"],
     )  # fmt: skip
     assert isinstance(config, EvaluateConfig)
-    cli._register(config, "scores")
-    assert fetched == ["models:/depth@challenger"]
-    ((_, scores, exported, card),) = given
-    assert (scores, exported, card["task"]) == ("scores", folder, "depth")
+    scores = SimpleNamespace(uri="o")
+    cli._register(config, scores)
+    assert fetched == ["models:/depth/3"]  # what was scored, wherever the alias leads now
+    ((_, registered, exported, card),) = given
+    assert (registered, exported, card["task"]) == (scores, folder, "depth")
+    with pytest.raises(ModelError, match="is not what o scored"):
+        cli._register(config, scores)
+    assert len(given) == 1
 
 
 @pytest.mark.parametrize(
@@ -343,7 +351,7 @@ def test_another_configuration_at_the_same_place_is_refused(
     message = refusal(
         "prepare", ["synthetic-indoor", "--out", data.uri, "--seed", "5"], capsys, cli.STAGE_ERROR
     )
-    assert "config.source.seed: 0 -> 5" in message and "--overwrite" in message
+    assert "--seed 0 -> 5" in message and "--overwrite to delete" in message
 
 
 def test_finished_work_is_found_and_said(

@@ -84,6 +84,7 @@ def test_the_digest_is_sha256_of_canonical_json() -> None:
         (TrainConfig, {"data": {"uris": ("moved/a",)}}),
         (TrainConfig, {"base": "moved/base"}),
         (TrainConfig, {"scaling": {"num_workers": 4}}),
+        (TrainConfig, {"scaling": {"hang_timeout_s": 9.0}}),
         (LabelConfig, {"out": "y"}),
         (LabelConfig, {"batch_size": 99, "actors": 8}),
         (LabelConfig, {"model": "n"}),
@@ -186,6 +187,8 @@ def test_accumulation_follows_from_batch_and_workers() -> None:
     ("fields", "message"),
     [
         ({"weights": (1.0,)}, "--weight is given 1 times but --data 2 times"),
+        ({"max_depth_m": (1.0, 2.0, 3.0)}, "--max-depth is given 3 times but --data 2 times"),
+        ({"max_depth_m": (0.0,)}, "greater than 0"),
         ({"weights": (1.0, 0.0)}, r"--weight \(1.0, 0.0\) must all be positive"),
         ({"flip_probability": 1.5}, "less than or equal to 1"),
         ({"limit": 0}, "greater than 0"),
@@ -194,6 +197,14 @@ def test_accumulation_follows_from_batch_and_workers() -> None:
 def test_data_checks(fields: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataConfig(uris=("a", "b"), **fields)
+
+
+@pytest.mark.parametrize("given", [65, 65.0, (65.0,), [65.0, 65.0]])
+def test_one_range_counts_for_all_datasets(given: Any) -> None:
+    """A number is what configurations had when a run had one range."""
+    config = DataConfig.model_validate({"uris": ("a", "b"), "max_depth_m": given})
+    assert config.max_depth_m == (65.0, 65.0)
+    assert DataConfig(uris=("a", "b")).max_depth_m == ()
 
 
 @pytest.mark.parametrize(

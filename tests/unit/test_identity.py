@@ -107,6 +107,8 @@ ROLES: dict[str, dict[str, Role]] = {
         "vae_digest": RESULT,
         "latent_actors": PLACEMENT,
         "overwrite": PLACEMENT,
+        "single_writer": PLACEMENT,
+        "take_over": PLACEMENT,
         **TRACKING,
     },
     "train": {
@@ -157,6 +159,7 @@ ROLES: dict[str, dict[str, Role]] = {
         "scaling.num_workers": ROUNDING,
         "scaling.cpus_per_worker": ROUNDING,
         "scaling.use_gpu": ROUNDING,
+        "scaling.hang_timeout_s": PLACEMENT,
         "scaling.max_failures": PLACEMENT,
         "checkpoint.every_steps": PLACEMENT,
         "checkpoint.keep": PLACEMENT,
@@ -168,6 +171,8 @@ ROLES: dict[str, dict[str, Role]] = {
         "seed": RESULT,
         "register_as": PLACEMENT,
         "overwrite": PLACEMENT,
+        "single_writer": PLACEMENT,
+        "take_over": PLACEMENT,
         **TRACKING,
     },
     "label": {
@@ -188,6 +193,8 @@ ROLES: dict[str, dict[str, Role]] = {
         "max_reject_fraction": PLACEMENT,
         "gallery_images": PLACEMENT,
         "overwrite": PLACEMENT,
+        "single_writer": PLACEMENT,
+        "take_over": PLACEMENT,
         **TRACKING,
     },
     "evaluate": {
@@ -210,6 +217,8 @@ ROLES: dict[str, dict[str, Role]] = {
         "panels": RESULT,
         "register_as": PLACEMENT,
         "overwrite": PLACEMENT,
+        "single_writer": PLACEMENT,
+        "take_over": PLACEMENT,
         **TRACKING,
     },
 }
@@ -264,6 +273,7 @@ OTHERS: dict[str, Any] = {
     "source.virtual-kitti-2.variations": ["fog"],
     "objective.diffusion.timestep_skew": 3.5,
     "data.weights": [2.5],
+    "data.max_depth_m": [40.0],
     "batch.global_size": 192,
     "batch.micro_size": 16,
     "zero.stage": 3,

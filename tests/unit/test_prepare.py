@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from e2eft import prepare
-from e2eft.artifacts import ArtifactError, load_artifact, verify
+from e2eft.artifacts import CLAIM, ArtifactError, Claim, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.sample import DEPTH, RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
@@ -73,10 +73,12 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Parts are made in this process; the list says which."""
     made: list[int] = []
 
-    def make(config: PrepareConfig, missing: list[int], total: int) -> None:
-        for part in reversed(missing):
-            make_part(part, config)
-            made.append(part)
+    def make(
+        config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
+    ) -> None:
+        for row in reversed(missing):
+            make_part(**row, config=config, writer=claim.writer)
+            made.append(row["part"])
 
     monkeypatch.setattr(stage, "open_source", AnalyticFrames)
     monkeypatch.setattr(stage, "_make_parts", make)
@@ -198,6 +200,10 @@ def test_too_many_rejects_fail_the_job_but_keep_its_parts(
         load_artifact(str(tmp_path / "out"))
 
 
+def claim_id(store: LocalStore) -> str:
+    return json.loads(store.read(CLAIM))["id"]
+
+
 @pytest.mark.parametrize("lost", ["record", "part-and-record", "manifest"])
 def test_only_what_is_missing_is_made_again(
     lost: str, tmp_path: Path, made_here: list[int], capsys: pytest.CaptureFixture[str]
@@ -209,13 +215,19 @@ def test_only_what_is_missing_is_made_again(
     store.delete("manifest.json")
     if lost != "manifest":
         # A part without its record was never committed, whatever it holds.
-        store.delete(record_path(1))
+        store.delete(record_path(claim_id(store), 1, 1))
         store.write(part_path(1), b"half of a part")
     if lost == "part-and-record":
         store.delete(part_path(1))
     artifact = prepare.run(config_of(tmp_path / "out", cpus_per_task=3.0))
     assert made_here == ([] if lost == "manifest" else [1])
-    assert artifact.files == wanted.files and artifact.digest == wanted.digest
+    lies_beside = [file.called for file in artifact.files if file.name]
+    assert lies_beside == ([part_path(1)] if lost == "record" else [])
+    if not lies_beside:
+        assert artifact.files == wanted.files and artifact.digest == wanted.digest
+    assert [(f.called, f.sha256) for f in artifact.files] == [
+        (f.path, f.sha256) for f in wanted.files
+    ]
     assert verify(artifact) == []
     said = capsys.readouterr().out
     assert f"resuming {tmp_path}/out: {3 if lost == 'manifest' else 2} of 3 parts are there" in said
@@ -228,7 +240,7 @@ def test_a_finished_one_is_found_and_another_configuration_refused(
     made_here.clear()
     assert prepare.run(config_of(tmp_path / "out")) == first and made_here == []
     other = config_of(tmp_path / "out", frames_per_part=4)
-    with pytest.raises(ArtifactError, match=r"config\.frames_per_part: 5 -> 4"):
+    with pytest.raises(ArtifactError, match=r"--frames-per-part 5 -> 4"):
         prepare.run(other)
     again = prepare.run(other.model_copy(update={"overwrite": True}))
     assert open_shards(again.uri).rows_of_part == (4, 2, 4, 1)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from e2eft import cli
-from e2eft.artifacts import Artifact, load_artifact
+from e2eft.artifacts import Artifact, Claim, load_artifact
 from e2eft.config import PrepareConfig
 from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH
 from e2eft.data.shards import KIND, decode_row, open_shards, require_truth
@@ -27,9 +27,11 @@ NEED_LIST = ["kitti-eigen", "eth3d", "scannet"]
 
 @pytest.fixture(autouse=True)
 def made_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(config: PrepareConfig, missing: list[int], total: int) -> None:
-        for part in missing:
-            make_part(part, config)
+    def make(
+        config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
+    ) -> None:
+        for row in missing:
+            make_part(**row, config=config, writer=claim.writer)
 
     monkeypatch.setattr(stage, "_make_parts", make)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from e2eft import prepare
-from e2eft.artifacts import ArtifactError, verify
+from e2eft.artifacts import Artifact, ArtifactError, Claim, FileEntry, Writer, verify
 from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig, VirtualKittiSource
 from e2eft.data.latents import DETAIL, latents_path
 from e2eft.data.sample import DEPTH
@@ -45,14 +45,18 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Everything happens in this process; the list says which parts were encoded."""
     made: list[int] = []
 
-    def make_parts(config: PrepareConfig, missing: list[int], total: int) -> None:
-        for part in missing:
-            stage.make_part(part, config)
+    def make_parts(
+        config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
+    ) -> None:
+        for row in missing:
+            stage.make_part(**row, config=config, writer=claim.writer)
 
-    def run_actors(config: PrepareConfig, codec: Codec, missing: list[int]) -> None:
-        for part in reversed(missing):
-            latents.make_latents(codec, LocalStore(Path(config.out)), part)
-            made.append(part)
+    def run_actors(
+        config: PrepareConfig, codec: Codec, writer: Writer, missing: list[dict[str, Any]]
+    ) -> None:
+        for row in reversed(missing):
+            latents.make_latents(codec, writer, row["part"], row["path"])
+            made.append(row["part"])
 
     monkeypatch.setattr(stage, "open_source", Frames)
     monkeypatch.setattr(stage, "_make_parts", make_parts)
@@ -95,9 +99,13 @@ def test_the_vae_and_not_its_place_names_the_artifact(
     elsewhere = Path(blank_source(tmp_path / "elsewhere").unet)
     assert prepare.run(config_of(tmp_path / "out", elsewhere, latent_actors=3)) == artifact
     for other in (Path(blank_source(tmp_path / "other", seed=1).unet), None):
-        with pytest.raises(ArtifactError, match=r"config\.vae_digest: '[0-9a-f]{64}' -> "):
+        with pytest.raises(ArtifactError, match=r"vae_digest [0-9a-f]{64} -> "):
             prepare.run(config_of(tmp_path / "out", other))
     assert encoded == []
+
+
+def part_of(artifact: Artifact, part: int) -> FileEntry:
+    return next(file for file in artifact.files if file.called == part_path(part))
 
 
 @pytest.mark.parametrize("lost", ["record", "manifest", "part"])
@@ -110,16 +118,24 @@ def test_only_missing_latents_are_made_again(
     encoded.clear()
     store = LocalStore(tmp_path / "out")
     store.delete("manifest.json")
+    place = latents.record_path(wanted.made["claim"], 1, part_of(wanted, 1).sha256)
+    content = store.read(place)
+    if lost != "manifest":
+        store.delete(place)
     if lost == "record":
-        store.delete(latents.record_path(1))
         store.write(latents_path(1), b"half of a file")
     if lost == "part":  # as if it had been made again from a mended frame
-        record = json.loads(store.read(latents.record_path(1)))
-        stale = record | {"part_sha256": "of another part"}
-        store.write(latents.record_path(1), json.dumps(stale).encode())
+        stale = json.loads(content) | {"part_sha256": "0" * 64}
+        other = latents.record_path(wanted.made["claim"], 1, "0" * 64)
+        store.write(other, json.dumps(stale).encode())
     artifact = prepare.run(config)
     assert encoded == ([] if lost == "manifest" else [1])
-    assert artifact == wanted and verify(artifact) == []
+    beside = [file.called for file in artifact.files if file.name]
+    assert beside == ([latents_path(1)] if lost == "record" else [])
+    assert [(f.called, f.sha256) for f in artifact.files] == [
+        (f.path, f.sha256) for f in wanted.files
+    ]
+    assert verify(artifact) == []
     there = 3 if lost == "manifest" else 2
     assert f"latents of {there} of 3 parts are there" in capsys.readouterr().out
 
@@ -143,12 +159,13 @@ def test_what_is_known_to_be_no_multiple_is_refused_at_once(model: Path) -> None
 
 def test_a_latent_that_is_no_number_names_its_frame(tmp_path: Path, model: Path) -> None:
     config = config_of(tmp_path / "out", None)
-    prepare.run(config)
+    made = prepare.run(config)
+    writer = Writer(made.uri, made.made["claim"], 1)
     codec = load_codec(find_model(str(model)))
     codec.vae.quant_conv.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"frame analytic/frame-0002: .*not finite"):
-        latents.make_latents(codec, LocalStore(tmp_path / "out"), 1)
-    assert not (tmp_path / "out" / latents.record_path(1)).exists()
+        latents.make_latents(codec, writer, 1, part_path(1))
+    assert not (tmp_path / "out/latents").exists()
     assert (tmp_path / "out" / part_path(1)).exists()
 
 

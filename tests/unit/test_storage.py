@@ -1,18 +1,24 @@
 import errno
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from e2eft import storage
+from e2eft import storage, walk
 from e2eft.storage import (
+    ConflictError,
+    DamagedError,
     LocalStore,
+    MissingError,
     S3Store,
     StorageError,
     absolute,
     download_folder,
+    inside,
     join,
     open_store,
     upload_folder,
@@ -225,3 +231,150 @@ def test_missing_s3_credentials_are_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     with pytest.raises(StorageError, match="no S3 credentials; set AWS_ACCESS_KEY_ID"):
         storage.open_store("s3://bucket/x").read("y")
+
+
+def test_names_may_be_as_long_as_the_disk_allows(store: LocalStore, tmp_path: Path) -> None:
+    name = "n" * 255
+    store.write(name, b"1")
+    assert store.create(f"a/{name}", b"2") and not store.create(f"a/{name}", b"3")
+    stored = store.upload(store.folder / name, f"b/{name}")
+    assert store.download(f"b/{name}", tmp_path / name) == stored
+    assert sorted(store.list()) == [(f"a/{name}", 1), (f"b/{name}", 1), (name, 1)]
+
+
+def test_a_copy_that_fails_says_which_side_it_was(store: LocalStore, tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"nothing is not there$"):
+        store.upload(tmp_path / "nothing", "x")
+    with pytest.raises(MissingError, match=r"store/x is not there$"):
+        store.download("x", tmp_path / "copy")
+    with pytest.raises(StorageError, match=r"cannot read .*: Is a directory"):
+        store.upload(tmp_path, "x")
+    store.write("x", b"x")
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(StorageError, match=r"cannot write .*/copy: Is a directory"):
+        store.download("x", tmp_path / "copy")
+    assert sorted(os.listdir(tmp_path)) == ["copy", "store"]
+
+    # Opens, and cannot be read.
+    with pytest.raises(StorageError, match=r"cannot read /proc/self/mem: Input/output error"):
+        store.upload(Path("/proc/self/mem"), "y")
+    assert not store.exists("y") and os.listdir(store.folder) == ["x"]
+
+
+def test_an_exclusive_upload_spares_what_is_there(store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    store.write("file", b"theirs")
+    with pytest.raises(ConflictError, match=r"file is there already$"):
+        store.upload(tmp_path / "mine", "file", exclusive=True)
+    assert store.read("file") == b"theirs" and os.listdir(store.folder) == ["file"]
+    assert store.upload(tmp_path / "mine", "file") == store.digest("file")
+    assert store.read("file") == b"mine"
+
+
+def test_a_folder_that_may_not_be_entered_is_denied_and_not_empty(tmp_path: Path) -> None:
+    """In a process of another user where this one is root, who may read everything."""
+    program = (
+        "import os, sys; from pathlib import Path; from e2eft.storage import LocalStore\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "store = LocalStore(Path(sys.argv[1]))\n"
+        "calls = [store.exists, store.read, store.digest, lambda path: list(store.list(path))]\n"
+        "calls += [lambda path: list(store.names(path)), lambda path: store.write(path, b'')]\n"
+        "for call in calls:\n"
+        "    try: print('nothing', call('closed/inner/x'))\n"
+        "    except ValueError as error: print(type(error).__name__, error)\n"
+    )
+    (tmp_path / "closed/inner").mkdir(parents=True)
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
+            folder.chmod(0o755)
+    (tmp_path / "closed").chmod(0)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+    said = done.stdout.splitlines()
+    assert len(said) == 6
+    assert all(line.startswith("DeniedError") and str(tmp_path) in line for line in said), said
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "../x/", "/abs"])
+def test_names_that_no_disk_has_are_one_line(store: LocalStore, path: str) -> None:
+    for call in (
+        store.read, store.exists, store.delete, store.open, store.digest,
+        lambda p: store.write(p, b""),
+    ):  # fmt: skip
+        with pytest.raises(StorageError, match=r"leaves its folder|cannot be a name"):
+            call(path)
+    assert not store.folder.exists()
+
+
+@pytest.mark.parametrize("prefix", ["../", "..", "a/../../", "/", "/etc/"])
+def test_a_listing_stays_in_its_store(store: LocalStore, prefix: str) -> None:
+    store.write("a/x", b"")
+    with pytest.raises(StorageError, match="leaves its folder"):
+        next(store.list(prefix))
+
+
+@pytest.mark.parametrize("name", ["/abs", "a//b", "a/./b", "./a", "", "a/", "../a", "a/../b"])
+def test_foreign_names_do_not_become_other_places(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StorageError):
+        inside(tmp_path, name)
+    assert inside(tmp_path, "a..b/c") == tmp_path / "a..b/c"
+
+
+def test_links_out_of_a_folder_are_no_places_in_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in/link").symlink_to(tmp_path / "out")
+    with pytest.raises(StorageError, match=r"leaves .*in by a link"):
+        inside(tmp_path / "in", "link/x")
+
+
+def test_a_listing_begins_before_the_walk_ends_and_enters_what_it_must(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        store.write(f"big/{number:02d}/x", b"")
+    for name in ("small/a", "small/deep/b", "smaller/c"):
+        store.write(name, b"")
+    entered: list[str] = []
+    scandir = os.scandir
+
+    def noted(folder: Path) -> object:
+        entered.append(Path(folder).relative_to(store.folder).as_posix())
+        return scandir(folder)
+
+    monkeypatch.setattr(walk.os, "scandir", noted)
+    assert sorted(path for path, _ in store.list("small/")) == ["small/a", "small/deep/b"]
+    assert sorted(entered) == ["small", "small/deep"]
+    entered.clear()
+    assert len(list(store.list("small"))) == 3
+    assert sorted(entered) == [".", "small", "small/deep", "smaller"]
+    entered.clear()
+    listing = store.list()
+    assert entered == [] and next(listing)
+    assert len(entered) <= 3
+
+
+def test_a_link_that_leads_nowhere_is_not_left_out(store: LocalStore) -> None:
+    store.write("unet/x", b"")
+    (store.folder / "vae").symlink_to("nowhere")
+    (store.folder / "again").symlink_to("unet")
+    for prefix in ("", "vae", "vae/", "vae/x/"):
+        with pytest.raises(DamagedError, match="vae is a link to nowhere, which is not there"):
+            list(store.list(prefix))
+        problems: list[StorageError] = []
+        found = [found.path for found in store.scan(prefix, problems)]
+        assert len(problems) == 1 and sorted(found) == ([] if prefix else ["again/x", "unet/x"])
+    assert [path for path, _ in store.list("again/")] == ["again/x"]
+
+
+def test_bad_patience_is_named_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("E2EFT_STORE_PATIENCE_S", "a while")
+    with pytest.raises(StorageError, match=r"E2EFT_STORE_PATIENCE_S='a while' is no number"):
+        open_store("s3://bucket/x").read("y")

@@ -15,6 +15,7 @@ from e2eft.tracking import (
     NoRun,
     Run,
     TrackingError,
+    connection,
     download_model,
     is_registry_uri,
     is_server,
@@ -26,8 +27,9 @@ from e2eft.tracking import (
     resolve_version,
     start_run,
 )
+from e2eft.tracking.connection import client_of
 from e2eft.tracking.registry import serving_requirements, serving_signature
-from e2eft.tracking.runs import client_of, flatten
+from e2eft.tracking.runs import flatten
 from tests.services import free_ports
 
 DATA, OTHER_DATA = "a" * 64, "b" * 64
@@ -62,6 +64,7 @@ def aliases(run: Run, name: str) -> dict[str, str]:
 
 
 def stored(run: Run) -> Any:
+    run.flush()
     return client_of(run.uri).get_run(run.run_id)
 
 
@@ -128,30 +131,19 @@ def test_without_tracking_mlflow_need_not_be_there() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_server_that_is_not_there_is_one_clear_line_within_seconds() -> None:
+def test_a_server_that_is_not_there_is_one_clear_line_within_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (port,) = free_ports(1)
     config = TrackingConfig(tracking_uri=f"http://127.0.0.1:{port}")
     started = time.monotonic()
     with pytest.raises(TrackingError, match=f"127.0.0.1:{port} does not answer") as error:
         start_run(config, "n", "i", {})
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 10
     assert "\n" not in str(error.value) and "--no-tracking" in str(error.value)
-    with pytest.raises(TrackingError, match="is not in the registry"):
+    monkeypatch.setattr(connection, "ANSWER_S", 1.0)
+    with pytest.raises(TrackingError, match=f"127.0.0.1:{port} does not answer"):
         resolve_version(config, "models:/x@champion")
-
-
-def test_a_server_that_goes_away_does_not_stop_the_work(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    (port,) = free_ports(1)
-    gone = Run(f"http://127.0.0.1:{port}", "0" * 32)
-    gone.metrics({"loss": 1.0})
-    gone.params({"lr": 1})
-    gone.dataset("u", DATA, "c")
-    assert [record.message.split(" (")[0] for record in caplog.records] == [
-        f"MLflow: could not log {what}" for what in ("metrics", "parameters", "dataset")
-    ]
 
 
 def test_relative_databases_are_made_absolute_and_files_are_no_servers(

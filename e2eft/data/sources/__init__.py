@@ -20,13 +20,24 @@ from e2eft.config import (
 from e2eft.data.sample import Promise, RejectedFrame, Sample
 from e2eft.storage import Store, absolute
 
+SUPERVISED_RANGE_M = {"hypersim": 65.0, "virtual-kitti-2": 80.0}
+"""Depth in metres beyond which a dataset is not trained on, by the name of its source: arXiv
+2409.11355's ranges."""
+OTHERS_RANGE_M = 80.0
+
+
+def supervised_range_m(source: str) -> float:
+    """The range of the source of that name, unless a run asks for another."""
+    return SUPERVISED_RANGE_M.get(source, OTHERS_RANGE_M)
+
 
 class FrameSource(Protocol):
     """A dataset: its frames have numbers and keys that follow from the configuration alone."""
 
     @property
     def name(self) -> str:
-        """What `Sample.source` says."""
+        """What `Sample.source` says; a dataset with a range of its own for training has it in
+        `SUPERVISED_RANGE_M`."""
         ...
 
     @property

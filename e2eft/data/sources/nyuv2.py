@@ -131,8 +131,9 @@ class Nyuv2MatlabFrames:
         if absent := [name for name in expected if name not in self._file]:
             found = ", ".join(self._file)
             raise ValueError(f"{self.config.root}/{LABELED} has no {absent[0]}; it has {found}")
+        content = self._store.read(SPLITS)
         try:
-            numbers = loadmat(io.BytesIO(self._store.read(SPLITS)))["testNdxs"].ravel().astype(int)
+            numbers = loadmat(io.BytesIO(content))["testNdxs"].ravel().astype(int)
         except (KeyError, ValueError, TypeError, NotImplementedError) as error:
             raise ValueError(
                 f"{self.config.root}/{SPLITS} has no testNdxs that can be read: {error}"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2eft.data.batches import (
+    FrameError,
     FrameReader,
     PlannedFrame,
     SamplingPlan,
@@ -172,14 +173,31 @@ def test_a_batch_holds_the_frames_in_physical_units() -> None:
     np.testing.assert_array_equal(
         batch.normals_cam[1].permute(1, 2, 0).numpy(), samples[1].normals_cam
     )
-    expected = np.stack([np.isfinite(s.depth_m) & (s.depth_m <= 4.0) for s in samples])
+    expected = np.stack([np.isfinite(s.depth_m) & (s.depth_m < 4.0) for s in samples])
     np.testing.assert_array_equal(batch.valid.numpy(), expected)
     assert not expected.all(axis=(1, 2)).any() and expected.any(axis=(1, 2)).all()
     np.testing.assert_allclose(batch.intrinsics_px[0].numpy(), samples[0].intrinsics_px, rtol=1e-6)
 
 
+def test_every_frame_has_the_range_of_its_dataset(shards: list[ShardIndex]) -> None:
+    frames = [PlannedFrame(1, 3, False, 0), PlannedFrame(0, 3, True, 0)]
+    batch = FrameReader(shards).batch(frames, (3.0, 5.0))
+    for number, range_m in enumerate((5.0, 3.0)):
+        expected = batch.depth_m[number] < range_m
+        assert torch.equal(batch.valid[number], expected) and expected.any() and not expected.all()
+
+
+def test_a_frame_that_cannot_be_decoded_is_named(shards: list[ShardIndex]) -> None:
+    class Damaged(FrameReader):
+        def _row(self, dataset: int, row: int) -> dict[str, Any]:
+            return super()._row(dataset, row) | {"depth": b"no longer zstd"}
+
+    with pytest.raises(FrameError, match=r"frame analytic/frame-0103 of .*/b cannot be decoded"):
+        Damaged(shards).read(1, 3)
+
+
 def test_frames_of_different_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[\(16, 24\), \(64, 80\)\]; give each size its own"):
+    with pytest.raises(FrameError, match=r"\[\(16, 24\), \(64, 80\)\]; give each size its own"):
         collate([analytic_frame(0), analytic_frame(1, 16, 24)], 80.0)
 
 

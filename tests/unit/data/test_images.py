@@ -1,6 +1,7 @@
 """The decoder against every kind of image that corpora contain."""
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -319,6 +320,23 @@ def test_listing_passes_over_and_counts(tmp_path: Path) -> None:
         ("what #?% this.webp", ""), ("x.heic", ""),
     ]  # fmt: skip
     assert listing.excluded == {"hidden": 3, "not_an_image": 2}
+
+
+def test_links_are_followed_and_what_leads_nowhere_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.png").write_bytes(b"x")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for link, target in {
+        "linked": "../elsewhere", "b.png": "linked/a.png", "gone.png": "nowhere", "up": "..",
+    }.items():  # fmt: skip
+        (folder / link).symlink_to(target)
+    os.mkfifo(folder / "pipe.png")
+    listing = list_images(LocalStore(folder))
+    # `up` leads out of the folder, where `photos` is one that it lies in.
+    keys = ["b.png", "linked/a.png", "up/elsewhere/a.png"]
+    assert [image.key for image in listing.images] == keys
+    assert listing.excluded == {"broken_link": 3}
 
 
 def test_a_name_that_is_not_utf8_is_listed_and_refused(tmp_path: Path) -> None:

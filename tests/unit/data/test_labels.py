@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from e2eft.artifacts import ArtifactError, FileEntry, claim, commit
+from e2eft.artifacts import ArtifactError
 from e2eft.config import LabelConfig
 from e2eft.data.labels import (
     INDEX_SCHEMA,
@@ -36,6 +36,7 @@ from e2eft.data.labels import (
 )
 from e2eft.data.resize import fitted_size, resize_depth, resize_normals
 from e2eft.storage import LocalStore
+from tests.artifacts import write_artifact
 
 UNIT = st.floats(0, 1, width=32)
 
@@ -144,8 +145,8 @@ def write_labels(folder: Path) -> LocalStore:
     """Four images in two parts; the last one was rejected."""
     store = LocalStore(folder)
     config = LabelConfig(model="m", images="i", out=str(folder), task="depth")
-    assert claim(store, KIND, config) is None
     rows: list[dict[str, Any]] = []
+    pngs: dict[str, bytes] = {}
     for index in range(4):
         row = blank_row(planned(index))
         if index == 3:
@@ -153,16 +154,13 @@ def write_labels(folder: Path) -> LocalStore:
         else:
             png = encode_depth_png(np.full((4, 6), index / 4, np.float32), {})
             path = f"depth/{index}.jpg.png"
-            store.write(path, png)
+            pngs[path] = png
             digest = __import__("hashlib").sha256(png).hexdigest()
             row |= {"status": "ok", "depth_path": path, "label_sha256": digest}
         rows.append(row)
-    files: list[FileEntry] = []
-    for part in (1, 0):
-        content = encode_index(rows[2 * part : 2 * part + 2][::-1])
-        store.write(part_path(part), content)
-        files.append(FileEntry(part_path(part), len(content), ""))
-    commit(store, KIND, config, files=files, counts={"planned": 4}, details={"task": "depth"})
+    files = {part_path(part): encode_index(rows[2 * part : 2 * part + 2][::-1]) for part in (1, 0)}
+    counts, details = {"planned": 4}, {"task": "depth"}
+    write_artifact(store, KIND, config, files=files, counts=counts, details=details, unlisted=pngs)
     return store
 
 
@@ -203,8 +201,8 @@ def test_no_text_of_the_index_is_null(tmp_path: Path) -> None:
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     config = LabelConfig(model="m", images="i", out=str(tmp_path), task="depth")
-    claim(store, KIND, config)
-    commit(store, KIND, config, files=[], counts={}, details={"label_schema_version": 99})
+    newer = {"label_schema_version": 99}
+    write_artifact(store, KIND, config, files={}, counts={}, details=newer)
     with pytest.raises(ArtifactError, match=r"schema 99.*upgrade"):
         open_labels(str(tmp_path))
 

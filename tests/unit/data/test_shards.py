@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from e2eft.artifacts import MANIFEST, ArtifactError, claim, verify
+from e2eft.artifacts import MANIFEST, ArtifactError, verify
 from e2eft.config import PrepareConfig, SyntheticSource
 from e2eft.data.sample import (
     MAX_DEPTH_M,
@@ -41,6 +41,7 @@ from e2eft.data.shards import (
     require_truth,
 )
 from e2eft.storage import LocalStore
+from tests.artifacts import begin
 from tests.frames import analytic_frame, write_shards
 
 DEPTH_TOLERANCE = 0.85e-4
@@ -225,7 +226,8 @@ def test_shards_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "out")
     with pytest.raises(ArtifactError, match=r"has no manifest\.json"):
         open_shards(uri)
-    claim(store, KIND, PrepareConfig(out=uri, source=SyntheticSource(family="indoor")))
+    config = PrepareConfig(out=uri, source=SyntheticSource(family="indoor"))
+    begin(store, KIND, config).release("failed")
     with pytest.raises(ArtifactError, match="run it again"):
         open_shards(uri)
     store.delete_many([path for path, _ in store.list()])

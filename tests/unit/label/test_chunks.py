@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from e2eft.artifacts import Writer
 from e2eft.data.corpus import survey
 from e2eft.data.labels import read_label
 from e2eft.label import chunks
@@ -16,7 +17,8 @@ from tests.corpora import coloured, write_plain_corpus
 
 def work(folder: Path, **changes: Any) -> Work:
     fields: dict[str, Any] = {
-        "images_uri": str(folder / "images"), "out_uri": str(folder / "out"), "task": "depth",
+        "images_uri": str(folder / "images"), "writer": Writer(str(folder / "out"), "claim", 1),
+        "task": "depth",
         "target": "t", "model": "m@1", "longest_px": 32, "max_pixels": 10**6, "batch_size": 2,
         "seed": 0, "save_npy": True, "save_previews": True,
     }  # fmt: skip

@@ -154,7 +154,7 @@ def test_another_configuration_is_refused_or_overwrites(depth_model: Path, tmp_p
     config = label_config(images, tmp_path / "out", depth_model)
     label.run(config)
     resized = config.model_copy(update={"processing_size": 32})
-    with pytest.raises(ArtifactError, match="processing_size: None -> 32"):
+    with pytest.raises(ArtifactError, match="--processing-size None -> 32"):
         label.run(resized)
     label.run(resized.model_copy(update={"overwrite": True}))
     index = open_labels(str(tmp_path / "out"))
@@ -168,7 +168,7 @@ def test_a_model_that_changes_under_a_job_is_noticed(tmp_path: Path) -> None:
     label.run(config)
     (tmp_path / "out" / "manifest.json").unlink()
     write_model(tmp_path, "depth", seed=1)
-    with pytest.raises(label.LabelError, match="has changed since this job began"):
+    with pytest.raises(ArtifactError, match=r"holds something else than .* when this was begun"):
         label.run(config)
 
 
@@ -182,7 +182,7 @@ def test_an_alias_is_resolved_once(
         version = "7" if "@" in name else name.rpartition("/")[2]
         return RegisteredModel(f"models:/depth/{version}", "depth", version, depth_model)
 
-    monkeypatch.setattr("e2eft.label.job.download_model", download)
+    monkeypatch.setattr("e2eft.label.opening.download_model", download)
     images = write_plain_corpus(tmp_path / "images", 2)
     config = label_config(images, tmp_path / "out", "models:/depth@champion")
     artifact = label.run(config)
@@ -263,8 +263,9 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 
 
 def test_a_model_travels_or_must_be_here(depth_model: Path, tmp_path: Path) -> None:
-    from e2eft.model.pinned import digest_files, model_files
+    from e2eft.model.pinned import model_files
     from e2eft.model.pretrained import find_model
+    from e2eft.walk import digest_files
 
     source = find_model(str(depth_model))
     digest = digest_files(model_files(source))

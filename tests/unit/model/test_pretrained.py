@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from e2eft.artifacts import ArtifactError, claim, commit, entries
+from e2eft.artifacts import ArtifactError
 from e2eft.config import ConvInHalving, InitialLatent, ModelConfig, TrainConfig
 from e2eft.model.blank import blank_unet, blank_vae
 from e2eft.model.layout import save_diffusers
@@ -24,7 +24,8 @@ from e2eft.model.pretrained import (
     load_estimator,
     widen_conv_in,
 )
-from e2eft.storage import LocalStore, upload_folder
+from e2eft.storage import LocalStore
+from tests.artifacts import begin
 from tests.tiny_models import blank_source, edit_json
 
 
@@ -190,6 +191,16 @@ def test_a_text_encoder_of_another_width_is_refused(source: Any, tmp_path: Path)
         load_estimator(find_model(str(folder)), ModelConfig())
 
 
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_weights_that_end_early_are_one_line(component: str, source: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    (weights,) = (folder / component).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match=f"cannot load its {component}: ") as error:
+        load_estimator(find_model(str(folder)), ModelConfig())
+    assert "\n" not in str(error.value)
+
+
 def test_the_empty_prompt_in_two_lengths(source: Any) -> None:
     short, long = embed_empty_prompt(source, 2), embed_empty_prompt(source, 77)
     assert short.shape == (1, 2, 64) and long.shape == (1, 77, 64)
@@ -232,9 +243,8 @@ def committed_run(folder: Path, source: Any, kind: str = MODEL_KIND) -> LocalSto
         {"base": "blank", "out": str(folder), "task": "depth", "objective": {"kind": "end-to-end"},
          "data": {"uris": ["x"]}}
     )  # fmt: skip
-    claim(store, kind, config)
-    paths = upload_folder(Path(source.unet), store, "model")
-    commit(store, kind, config, files=entries(store, paths), counts={})
+    with begin(store, kind, config) as claim:
+        claim.commit(files=claim.writer.put_folder("model", Path(source.unet)), counts={})
     return store
 
 

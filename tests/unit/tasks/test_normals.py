@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,20 @@ def test_a_normal_of_which_one_component_is_unknown_is_unknown() -> None:
     batch = batch_of(normals_cam=pixels([0.0, math.nan, -1.0], WALL))
     assert TASK.encode_target(batch)[1][0, 0].tolist() == [False, True]
     assert TASK.loss(pixels(turned(2.0), turned(0.5)), batch).item() == pytest.approx(0.5)
+
+
+def test_normals_beyond_the_depths_range_are_not_supervised_but_scored() -> None:
+    """As in the paper; where an image has no depth at all, its normals are all there is."""
+    normals_cam = torch.cat([pixels(WALL, WALL, WALL), pixels(WALL, WALL, WALL)])
+    depth_m = torch.tensor([[[5.0, 70.0, math.nan]], [[math.nan] * 3]])
+    batch = replace(batch_of(depth_m, normals_cam), valid=depth_m < 65)
+    prediction = torch.cat([pixels(turned(0.1), turned(2.0), turned(3.0)), pixels(*[WALL] * 3)])
+    assert TASK.loss(prediction, batch).item() == pytest.approx(0.1 / 4)
+    image, mask = TASK.encode_target(batch)
+    assert mask.tolist() == [[[True, False, False]], [[True, True, True]]]
+    assert not image[0, :, 0, 1:].any()
+    errors = TASK.errors(prediction, batch)
+    assert errors["mean_deg"][0].item() == pytest.approx(math.degrees(5.1 / 3), rel=1e-5)
 
 
 def test_nothing_known_gives_zero_attached_with_zero_gradient() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from e2eft.errors import DamagedError
 from e2eft.train.engine import Engine, zero_config
 from tests.training import train_config
 
@@ -97,7 +98,8 @@ def test_a_step_is_adamw_on_the_mean_gradient_clipped(stage: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (2, "bf16")]
+    ("stage", "precision"),
+    [*((stage, "fp32") for stage in STAGES), *((stage, "bf16") for stage in (1, 2, 3))],
 )
 def test_a_restored_engine_goes_on_where_it_was_saved(
     stage: int, precision: str, tmp_path: Path
@@ -121,6 +123,39 @@ def test_a_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     engine = Engine(network(), config_of(1), CPU)
     with pytest.raises(ValueError, match=f"{tmp_path} holds no DeepSpeed checkpoint"):
         engine.restore(tmp_path)
+
+
+class Planted:
+    """Unpickling it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_checkpoint_runs_no_code_that_was_planted_in_it(stage: int, tmp_path: Path) -> None:
+    folder, mark = tmp_path / "saved", tmp_path / "mark"
+    engine = Engine(network(), config_of(stage), CPU)
+    engine.save(folder, step=1)
+    files = sorted(folder.rglob("*.pt"))
+    assert len(files) == (1 if stage == 0 else 2)
+    for file in files:
+        written = file.read_bytes()
+        state = torch.load(file, weights_only=False)
+        torch.save(state | {"planted": Planted(mark)}, file)
+        with pytest.raises(DamagedError, match=f"^{file} holds more than a training state") as said:
+            engine.restore(folder)
+        assert "\n" not in str(said.value)
+        assert not mark.exists()
+        # The file is one that runs when it is unpickled as DeepSpeed does.
+        torch.load(file, weights_only=False)
+        assert mark.exists()
+        mark.unlink()
+        file.write_bytes(written)
+    assert engine.restore(folder) == 1
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

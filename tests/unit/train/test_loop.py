@@ -13,7 +13,8 @@ from torch import Tensor
 
 from e2eft.data.batches import TrainingBatch
 from e2eft.model.pretrained import find_model, load_estimator
-from e2eft.train.loop import MAX_SKIPPED_STEPS, Loop, TrainingError
+from e2eft.train.errors import TrainingError
+from e2eft.train.statistics import MAX_SKIPPED_STEPS, SKIP_WINDOW_STEPS, SkippedSteps
 from e2eft.train.worker import build, panel_picture, train
 from tests.frames import analytic_frame, write_shards
 from tests.training import (
@@ -22,6 +23,7 @@ from tests.training import (
     blank_model,
     blank_objective,
     build_loop,
+    poison,
     run_loop,
     train_config,
 )
@@ -96,22 +98,28 @@ def test_checkpoints_are_where_asked_and_at_the_end(
         assert (tmp_path / "a" / name / "ema.pt").is_file()
 
 
-def test_the_moving_average_is_one(models: Path, shards_uri: str, tmp_path: Path) -> None:
-    seen: list[dict[str, Tensor]] = []
-    config = train_config(shards_uri, schedule={"max_steps": 3}, checkpoint={"ema_decay": 0.75})
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "bf16"), (2, "fp32")])
+def test_the_moving_average_is_one(
+    stage: int, precision: str, models: Path, shards_uri: str, tmp_path: Path
+) -> None:
+    config = train_config(
+        shards_uri,
+        schedule={"max_steps": 3},
+        checkpoint={"ema_decay": 0.75},
+        zero={"stage": stage, "precision": precision},
+    )
     loop = build_loop(PlainContext(tmp_path / "a"), config, blank_objective(config, models))
-    original = loop.engine.weights
-
-    def recorded() -> dict[str, Tensor]:
-        seen.append(original())
-        return {name: weight.clone() for name, weight in seen[-1].items()}
-
-    loop.engine.weights = recorded  # type: ignore[method-assign]
+    assert loop.average
+    seen: list[dict[str, Tensor]] = []
+    original = loop.average.update
+    loop.average.update = lambda: (seen.append(loop.engine.weights()), original())[1]  # type: ignore[method-assign]
     made = loop.run()
     first, second, third = (weights["conv_out.weight"] for weights in seen)
     wanted = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
     torch.testing.assert_close(made["conv_out.weight"], wanted)
     assert not torch.equal(first, third)
+    # Gathering it leaves the weights as they were.
+    assert_equal(loop.engine.weights(), seen[-1])
 
 
 def test_what_is_logged(models: Path, shards_uri: str, tmp_path: Path) -> None:
@@ -158,23 +166,6 @@ def test_the_loss_falls(shards_uri: str, tmp_path: Path) -> None:
     assert context.losses[20] < 0.85 * context.losses[1]
 
 
-def poison(loop: Loop, step: int, value: float) -> list[str]:
-    """Makes the loss of the first micro-batch of a step not finite; returns its keys, later."""
-    keys: list[str] = []
-    original, calls = loop.objective.loss, iter(range(10**6))
-    first = step * loop.config.accumulation_steps
-
-    def loss(training: TrainingBatch) -> Tensor:
-        made = original(training)
-        if next(calls) == first:
-            keys.extend(training.batch.keys)
-            return made * value
-        return made
-
-    loop.objective.loss = loss  # type: ignore[method-assign]
-    return keys
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_the_frames_and_is_not_saved(
     models: Path, shards_uri: str, tmp_path: Path, value: float
@@ -189,19 +180,45 @@ def test_a_loss_that_is_not_finite_names_the_frames_and_is_not_saved(
     assert not (tmp_path / "a").exists()
 
 
-def test_too_many_skipped_steps_end_the_run(models: Path, shards_uri: str, tmp_path: Path) -> None:
-    config = train_config(shards_uri)
+class Skipping:
+    """An engine that has skipped `before` steps when the run starts, and skips every one of it."""
+
+    def __init__(self, engine: Any, before: int, every: int) -> None:
+        self.engine, self.skipped_steps, self.every, self.steps = engine, before, every, 0
+
+    def step(self) -> Any:
+        self.steps += 1
+        self.skipped_steps += self.steps % self.every == 0
+        return self.engine.step()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+@pytest.mark.parametrize(("before", "every", "ends"), [(0, 1, True), (500, 1000, False)])
+def test_skipped_steps_end_a_run_if_they_are_many_of_late(
+    before: int, every: int, ends: bool, models: Path, shards_uri: str, tmp_path: Path
+) -> None:
+    """Those of long ago, which came back with a checkpoint, do not."""
+    config = train_config(shards_uri, schedule={"max_steps": MAX_SKIPPED_STEPS + 3 if ends else 2})
     loop = build_loop(PlainContext(tmp_path / "a"), config, blank_objective(config, models))
-
-    class Skipping:
-        skipped_steps = MAX_SKIPPED_STEPS + 1
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(engine, name)
-
-    engine, loop.engine = loop.engine, Skipping()
-    with pytest.raises(TrainingError, match=r"21 optimizer steps were skipped.*--precision fp32"):
+    loop.engine = Skipping(loop.engine, before, every)
+    if ends:
+        with pytest.raises(TrainingError, match=r"21 of the last 21 .*--precision fp32"):
+            loop.run()
+    else:
         loop.run()
+        assert loop.context.metrics[2]["skipped_steps"] == before  # type: ignore[attr-defined]
+
+
+def test_isolated_skips_never_end_a_run() -> None:
+    skipped, total = SkippedSteps(0), 0
+    for step in range(1, 20_001):
+        total += step % (SKIP_WINDOW_STEPS // MAX_SKIPPED_STEPS) == 0
+        skipped.count(step, total)
+    assert total == 4_000
+    with pytest.raises(TrainingError, match="21 of the last 100"):
+        skipped.count(20_001, total + 1)
 
 
 def test_frames_of_two_sizes_train_in_turns(models: Path, shards_uri: str, tmp_path: Path) -> None:
@@ -235,16 +252,52 @@ def test_a_limit_keeps_to_the_first_frames(models: Path, shards_uri: str, tmp_pa
     assert len(list(loop.measurement_batches())) == STEPS
 
 
+@pytest.mark.parametrize(
+    ("weights", "longest"), [((9.0, 1.0), 24), ((1.0, 9.0), 40), ((1.0, 1.0), 24), ((), 24)]
+)
+def test_the_exported_size_is_that_of_most_samples_under_every_seed(
+    weights: tuple[float, ...], longest: int, models: Path, shards_uri: str, tmp_path: Path
+) -> None:
+    """By share if there are shares, else by number of frames: 12 and 5."""
+    other = str(tmp_path / "other")
+    write_shards(other, [analytic_frame(number, 16, 40) for number in range(5)])
+    objective = blank_objective(train_config(shards_uri), models)
+    first_sizes = set()
+    for seed in range(8):
+        data = {"uris": (shards_uri, other), "weights": weights}
+        config = train_config(shards_uri, data=data, seed=seed)
+        loop = build_loop(PlainContext(tmp_path / str(seed)), config, objective)
+        assert loop.processing_size() == longest
+        first_sizes.add(loop.plan.micro_batch(0)[0].dataset)
+    if weights == (1.0, 1.0):
+        assert len(first_sizes) == 2, "no seed begins with the other one"
+
+
+def test_every_dataset_is_supervised_as_far_as_its_own_range(
+    models: Path, shards_uri: str, tmp_path: Path
+) -> None:
+    near, far = 2.0, 50.0
+    other = str(tmp_path / "other")
+    write_shards(other, [analytic_frame(number, 16, 24) for number in range(12)])
+    data = {"uris": (shards_uri, other), "weights": (1.0, 1.0), "max_depth_m": (near, far)}
+    config = train_config(shards_uri, data=data, schedule={"max_steps": 8})
+    loop = build_loop(PlainContext(tmp_path / "a"), config, blank_objective(config, models))
+    farthest: dict[int, list[float]] = {0: [], 1: []}
+    for number, loaded in enumerate(loop._batches(0)):
+        batch = loaded.batch
+        dataset = loop.plan.micro_batch(number)[0].dataset
+        farthest[dataset].append(float(batch.depth_m[batch.valid].max()))
+    assert max(farthest[0]) < near < max(farthest[1]) < far
+
+
 def test_the_worker_writes_a_model_that_loads(
     models: Path, shards_uri: str, tmp_path: Path
 ) -> None:
-    config = train_config(
-        shards_uri, out=str(tmp_path / "run"), schedule={"max_steps": 2}, export_half=True
-    )
+    config = train_config(shards_uri, schedule={"max_steps": 2}, export_half=True)
     source = blank_model(models)
     objective = blank_objective(config, models)
     train(PlainContext(tmp_path / "a"), config, source, objective)
-    estimator = load_estimator(find_model(str(tmp_path / "run/model")))
+    estimator = load_estimator(find_model(str(tmp_path / "a/model")))
     assert estimator.card.task == "depth" and estimator.card.processing_size == 24
     trained = objective.estimator.denoiser.state_dict()
     for name, weight in estimator.denoiser.state_dict().items():
@@ -257,5 +310,5 @@ def test_an_engine_is_not_deceived_by_an_empty_checkpoint(
     (tmp_path / "a/step-00000003").mkdir(parents=True)
     (tmp_path / "a/step-00000003/committed").touch()
     config = train_config(shards_uri)
-    with pytest.raises(ValueError, match="step-00000003 holds no DeepSpeed checkpoint"):
+    with pytest.raises(TrainingError, match="step-00000003 holds no DeepSpeed checkpoint"):
         run_loop(PlainContext(tmp_path / "a"), config, models)

@@ -173,7 +173,7 @@ def test_the_autoencoders_scale_makes_latents_unit(models: Path) -> None:
     config = train_config("d", objective={"kind": "autoencoding"})
     objective = blank_objective(config, models)
     weights = {name: w.clone() for name, w in objective.trainable().state_dict().items()}
-    card = objective.finish(weights, batches_of(frames()))
+    card = objective.finish(weights, batches_of(frames()), 40)
     assert card == ModelCard(task="image", initial_latent="none", processing_size=40)
     codec = objective.estimator.codec
     depth, _ = objective.tasks["depth"].encode_target(frames())  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def test_the_card_says_how_the_model_was_trained(
 ) -> None:
     objective = objective_of(models, **changes)
     weights = {name: w + 1 for name, w in objective.trainable().state_dict().items()}
-    made = objective.finish(weights, batches_of(frames()))
+    made = objective.finish(weights, batches_of(frames()), 40)
     assert card.items() <= made.as_json().items()
     assert (made.steps, made.spacing, made.processing_size) == (1, "trailing", 40)
     for name, weight in objective.estimator.denoiser.state_dict().items():

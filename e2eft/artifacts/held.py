@@ -1,0 +1,146 @@
+"""A folder that a job has taken: what it may write there, and the commit."""
+
+import json
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from e2eft.artifacts.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Artifact,
+    FileEntry,
+    Parent,
+    parse_manifest,
+)
+from e2eft.artifacts.ownership import DisplacedError, Epochs, Heart
+from e2eft.artifacts.record import Record, finished_of, is_artifact_of, is_there
+from e2eft.artifacts.writing import Writer
+from e2eft.config.identity import IDENTITY_VERSION, rounding_differences
+from e2eft.errors import MissingError, StorageError
+
+if TYPE_CHECKING:
+    from e2eft.artifacts.claims import Place
+
+
+class Claim:
+    """A folder that is ours: the right to write there, until another job takes over.
+
+    finished: the artifact, if the job that was waited for has finished it.
+    """
+
+    def __init__(self, place: "Place", record: Record, epochs: Epochs, writer: Writer) -> None:
+        self.place, self.record, self.epochs, self.writer = place, record, epochs, writer
+        self.epoch = writer.epoch
+        self.store = place.store
+        self.heart = Heart(epochs, writer.epoch)
+        self.finished: Artifact | None = None
+
+    def begin(self, doing: str) -> None:
+        """Lets everybody know that its owner is alive, and what he does."""
+        self.heart.start(doing)
+        try:
+            self.finished = finished_of(self.store, self.record)
+        except BaseException:
+            self.release("failed")
+            raise
+
+    @property
+    def digest(self) -> str:
+        """Of the configuration as it was claimed: the same for every run of the job."""
+        return self.record.digest
+
+    @property
+    def is_resumed(self) -> bool:
+        return self.epoch > 1 or self.record.identity_version < IDENTITY_VERSION
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release("finished" if kind is None else f"failed: {kind.__name__}")
+        if isinstance(error, StorageError) and self.heart.displaced_by:
+            # What it misses has been deleted by the other job.
+            raise DisplacedError(self.heart.displacement) from error
+
+    def release(self, ended: str) -> None:
+        """Lets the next job of this folder begin without waiting."""
+        self.heart.stop(ended)
+
+    def require_owner(self, *, fresh: bool = False) -> None:
+        """Raises DisplacedError if another job has taken over (`fresh`: asks the store now)."""
+        self.heart.require_owner(fresh=fresh)
+
+    def put(self, name: str, content: bytes) -> FileEntry:
+        """See `Writer.put`."""
+        return self.writer.put(name, content)
+
+    def commit(
+        self,
+        *,
+        files: list[FileEntry],
+        counts: dict[str, int],
+        parents: tuple[Parent, ...] = (),
+        details: dict[str, Any] | None = None,
+    ) -> Artifact:
+        """Writes the manifest: from now on the artifact exists. Committing twice returns the first
+        one.
+
+        Raises:
+            DisplacedError: if another job has taken over.
+        """
+        self.require_owner(fresh=True)
+        record = self.record
+        artifact = Artifact(
+            uri=self.store.uri,
+            kind=record.kind,
+            schema_version=SCHEMA_VERSION,
+            config=record.config,
+            config_digest=record.digest,
+            parents=parents,
+            counts=counts,
+            files=tuple(sorted(files, key=lambda entry: entry.called)),
+            details=details or {},
+            identity_version=record.identity_version,
+            made={
+                "claim": record.id,
+                "epoch": self.epoch,
+                "rounding": self.place.config.rounding(),
+            },
+        )
+        content = json.dumps(artifact.body(), indent=1, sort_keys=True).encode()
+        while not self.writer.create(MANIFEST, content):
+            if there := finished_of(self.store, record):
+                return there
+            # Of a job with another configuration, which this one has replaced.
+            self._remove_foreign_manifest()
+        self._require_committed(content)
+        return artifact
+
+    def _remove_foreign_manifest(self) -> None:
+        try:
+            content = self.store.read(MANIFEST)
+        except MissingError:
+            return
+        self.require_owner(fresh=True)
+        if not is_artifact_of(parse_manifest(self.store.uri, self.store.uri, content), self.record):
+            self.store.delete_exactly(MANIFEST, content)
+
+    def _require_committed(self, content: bytes) -> None:
+        """Takes the manifest back if the folder was given to another claim just before."""
+        try:
+            self.require_owner(fresh=True)
+        except DisplacedError:
+            if not is_there(self.store, self.record):
+                self.store.delete_exactly(MANIFEST, content)
+            raise
+
+
+def rounding_changes(claim: Claim) -> list[str]:
+    """Settings that round otherwise than when the folder was claimed, for a person."""
+    recorded = claim.record.rounding or claim.record.config
+    return [str(change) for change in rounding_differences(recorded, claim.place.config)]

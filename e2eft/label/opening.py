@@ -1,0 +1,197 @@
+"""From a configuration to a job that may begin: everything is resolved and checked, and nothing is
+written yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2eft.artifacts import Artifact, Claim, Owned, Parent, Place, look
+from e2eft.cluster import connect
+from e2eft.config import LabelConfig
+from e2eft.data.corpus import PLAN, Corpus, check_apart, decode_plan, encode_plan, survey
+from e2eft.data.labels import KIND
+from e2eft.errors import ConflictError, E2eftError, MissingError
+from e2eft.label.graph import reserved
+from e2eft.storage import Store, absolute, open_store
+from e2eft.tracking import check_tracking, download_model, is_registry_uri
+
+if TYPE_CHECKING:
+    from e2eft.model.pinned import PinnedModel
+
+MODEL_PIN = "plan/model.json"
+GALLERY = "gallery.html"
+_LABELS = {"depth": (".png",), "normals": (".png",), "npy": (".npy", ".normals.npy"),
+           "preview": (".jpg",)}  # fmt: skip
+
+
+class LabelError(E2eftError):
+    """A labelling job that cannot go on or be committed; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A job that may begin.
+
+    corpus: as it is now, or as it was when the job was begun. pinned: the model that it was begun
+    with, if it was.
+    """
+
+    config: LabelConfig
+    place: Place
+    model: PinnedModel
+    corpus: Corpus
+    target: str
+
+
+def located(config: LabelConfig) -> LabelConfig:
+    """The configuration with local paths resolved, so that they mean the same everywhere."""
+    local = not is_registry_uri(config.model) and "://" not in config.model
+    path = Path(config.model).expanduser()
+    return config.model_copy(
+        update={
+            "out": absolute(config.out),
+            "images": absolute(config.images),
+            "model": str(path.resolve()) if local and path.is_dir() else config.model,
+        }
+    )
+
+
+def open_job(config: LabelConfig, scratch: Path) -> Opened | Artifact:
+    """The job, or what it has made.
+
+    Args:
+        scratch: a local folder for a model that must be fetched.
+
+    Raises:
+        ValueError: (and its subclasses) for what the user can correct: no such model or images, an
+            output made with another configuration.
+    """
+    from e2eft.model.pinned import require_task
+    from e2eft.tasks import get_task
+
+    check_apart(config.images, config.out)
+    store = open_store(config.out)
+    pin = _read_pin(store)
+    known = pin if pin and pin["name"] == config.model else None
+    if known:
+        begun_with = Parent("model", known["uri"], known["digest"])
+        place = look(store, KIND, config, (begun_with,), owned_by(store))
+        if place.finished:
+            return place.finished
+    scratch.mkdir()
+    model = _pinned(config, known["uri"] if known else config.model, scratch)
+    require_task(model, config.task)
+    now = Parent("model", model.uri, model.digest)
+    place = look(store, KIND, config, (now,), owned_by(store))
+    if place.finished:
+        return place.finished
+    if known and known["digest"] != model.digest and not place.replaces:
+        raise LabelError(
+            f"the model {known['uri']} has changed since this job began (digest "
+            f"{known['digest'][:16]}, now {model.digest[:16]}); put it back, or --overwrite to "
+            "label anew"
+        )
+    target = model.card.target or get_task(config.task).target
+    return Opened(config, place, model, _corpus(place, config), target)
+
+
+def _read_pin(store: Store) -> dict[str, Any] | None:
+    try:
+        return json.loads(store.read(MODEL_PIN))
+    except MissingError:
+        return None
+
+
+def _pinned(config: LabelConfig, uri: str, scratch: Path) -> PinnedModel:
+    """The model at `uri`, fixed to what is there now."""
+    from e2eft.model.pinned import pin_model
+
+    location = uri
+    if is_registry_uri(uri):
+        registered = download_model(config.tracking, uri, scratch / "registered")
+        uri, location = registered.uri, str(registered.folder)
+    return pin_model(config.model, uri, location, scratch)
+
+
+def _corpus(place: Place, config: LabelConfig) -> Corpus:
+    if place.record is not None and not place.replaces:
+        try:
+            return decode_plan(place.store.read(PLAN), config.images)
+        except MissingError:
+            pass
+    return survey(config.images, config.images_per_part)
+
+
+def require_possible(jobs: Sequence[Opened]) -> None:
+    """Raises ValueError if the cluster has no room, MLflow does not answer, or the jobs have not
+    the same model."""
+    if not jobs:
+        return
+    if len({job.model.digest for job in jobs}) > 1:
+        raise LabelError(f"the model {jobs[0].config.model} changed meanwhile; run it again")
+    check_tracking(jobs[0].config.tracking)
+    connect()
+    reserved(jobs[0].config)
+
+
+def freeze(opened: Opened, claim: Claim) -> Corpus:
+    """Writes plan and model of a job that begins; returns the plan that counts, which is that of
+    the claim's first run.
+
+    Raises:
+        ConflictError: if a job that was replaced has left its own meanwhile.
+    """
+    model = opened.model
+    pin = {"name": model.name, "uri": model.uri, "digest": model.digest}
+    for path, content in (
+        (MODEL_PIN, json.dumps(pin, indent=1).encode()),
+        (PLAN, encode_plan(opened.corpus)),
+    ):
+        is_new = claim.writer.create(path, content)
+        if not is_new and not claim.is_resumed and claim.store.read(path) != content:
+            raise ConflictError(f"{claim.store.uri}/{path} was written by another job; run again")
+    return decode_plan(claim.store.read(PLAN), opened.config.images)
+
+
+def owned_by(store: Store) -> Owned:
+    """What this stage writes there: of folders that a user may use too, only the plan's names."""
+    return Owned(
+        patterns=(r"gallery\.html",),
+        results=(r"index/part-\d{6}\.parquet",),
+        last=(r"plan/images\.parquet", r"plan/model\.json"),
+        also=_labels_of(store),
+    )
+
+
+def _labels_of(store: Store) -> Callable[[str], bool]:
+    names: set[str] | None = None
+
+    def is_label(path: str) -> bool:
+        nonlocal names
+        folder, _, file = path.partition("/")
+        if folder not in _LABELS:
+            return False
+        if names is None:
+            names = _planned_names(store)
+        return any(
+            file.endswith(ending) and file.removesuffix(ending) in names
+            for ending in _LABELS[folder]
+        )
+
+    return is_label
+
+
+def _planned_names(store: Store) -> set[str]:
+    import io
+
+    import pyarrow.parquet as pq
+
+    try:
+        content = store.read(PLAN)
+    except MissingError:
+        return set()
+    return set(pq.read_table(io.BytesIO(content), columns=["name"])["name"].to_pylist())

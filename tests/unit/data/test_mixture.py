@@ -1,0 +1,53 @@
+from dataclasses import replace
+
+import pytest
+
+from e2eft.data.batches import SamplingPlan
+from e2eft.data.mixture import depth_ranges_m, longest_side_px
+from e2eft.data.shards import ShardIndex, open_shards
+from e2eft.data.sources import supervised_range_m
+from e2eft.data.sources.hypersim import HypersimFrames
+from e2eft.data.sources.virtual_kitti import VirtualKittiFrames
+from tests.frames import analytic_frame, write_shards
+
+PLAN = SamplingPlan((12, 5), (9.0, 1.0), 0, 10, 2, 0.5, 8)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[ShardIndex]:
+    """Twelve frames of which the first two are larger, and five that are larger still."""
+    folder = tmp_path_factory.mktemp("shards")
+    sizes = [(32, 48)] * 2 + [(16, 24)] * 10
+    write_shards(str(folder / "a"), [analytic_frame(n, *size) for n, size in enumerate(sizes)])
+    write_shards(str(folder / "b"), [analytic_frame(n, 64, 40) for n in range(5)])
+    return [open_shards(str(folder / name)) for name in ("a", "b")]
+
+
+def made_of(index: ShardIndex, source: str) -> ShardIndex:
+    details = dict(index.artifact.details) | {"source": source}
+    return replace(index, artifact=replace(index.artifact, details=details))
+
+
+def test_ranges_are_the_papers_by_dataset(shards: list[ShardIndex]) -> None:
+    mixed = [made_of(shards[0], HypersimFrames.name), made_of(shards[1], VirtualKittiFrames.name)]
+    assert depth_ranges_m((), mixed) == (65.0, 80.0)
+    assert depth_ranges_m((10.0, 20.0), mixed) == (10.0, 20.0)
+    assert depth_ranges_m((), shards) == (80.0, 80.0)
+    assert supervised_range_m("a-new-dataset") == 80.0
+
+
+@pytest.mark.parametrize(
+    ("weights", "longest"),
+    [((9.0, 1.0), 24), ((1.0, 1.2), 64), ((1.0, 1.0), 64), ((2.0, 1.0), 24)],
+)
+def test_the_usual_size_is_that_of_most_samples(
+    weights: tuple[float, ...], longest: int, shards: list[ShardIndex]
+) -> None:
+    """Ten of twelve frames of the first dataset have 24 pixels."""
+    for seed in range(4):
+        plan = replace(PLAN, weights=weights, seed=seed)
+        assert longest_side_px(plan, shards) == longest
+
+
+def test_a_limit_counts(shards: list[ShardIndex]) -> None:
+    assert longest_side_px(replace(PLAN, lengths=(2, 1)), shards) == 48
