@@ -87,9 +87,8 @@ def test_what_stops_a_worker_is_said_in_one_line(
     ray_access: Access, depth_model: Path, tmp_path: Path
 ) -> None:
     images = write_plain_corpus(tmp_path / "images", 2)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "depth").write_text("a file where a folder must be")
-    with pytest.raises(StorageError, match=r"^cannot write .*/out/depth/.*: .*$"):
+    (tmp_path / "out/depth/000.png.png").mkdir(parents=True)  # a folder where a file must be
+    with pytest.raises(StorageError, match=r"^cannot read .*/out/depth/000.png.png: .*$"):
         label.run(label_config(images, tmp_path / "out", depth_model))
 
 
