@@ -14,6 +14,7 @@ from e2eft.config import SamplingConfig
 from e2eft.label.chunks import Item, from_table, to_table
 from e2eft.model.pinned import model_files
 from e2eft.model.pretrained import ModelError, ModelSource
+from e2eft.storage import inside
 from e2eft.walk import digest_files
 
 if TYPE_CHECKING:
@@ -108,8 +109,9 @@ def _on_this_machine(model: ShippedModel) -> tuple[ModelSource, Path | None]:
 
     folder = Path(tempfile.mkdtemp(prefix="e2eft-model-"))
     for path, content in model.files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(memoryview(ray.get(content)))
+        target = inside(folder, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(memoryview(ray.get(content)))
     source = ModelSource(model.source.name, str(folder), str(folder))
     if digest_files(model_files(source)) != model.digest:
         shutil.rmtree(folder)

@@ -1,8 +1,6 @@
 """A Ray Data job in which every task makes one part of a shards artifact, and the commit of it.
 
-A part is a Parquet file and, written after it, a small JSON that commits it: rows, digest, rejects.
-A run that was killed finds the committed parts and makes the others. A part that is made again,
-since a file was mended, is committed as its next generation; the newest one counts.
+What a part is, and how it is committed, is in `parts`.
 """
 
 import io
@@ -10,8 +8,6 @@ import json
 import re
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,26 +20,31 @@ from e2eft.artifacts import (
     FileEntry,
     Owned,
     Parent,
-    Writer,
     look,
     sha256,
 )
 from e2eft.cluster import carried, connect, is_local, raise_carried
 from e2eft.config import PrepareConfig
 from e2eft.data.latents import DETAIL, require_encodable
-from e2eft.data.sample import RejectedFrame, Sample, SampleError, check_sample
+from e2eft.data.sample import Sample
 from e2eft.data.shards import (
     KIND,
     SHARD_SCHEMA_VERSION,
     decode_row,
-    encode_part,
-    encode_row,
-    part_path,
 )
 from e2eft.data.sources import FrameSource, located, open_source
 from e2eft.data.sources.archives import read_uri
 from e2eft.data.survey import Survey, planned_line, report_page
-from e2eft.storage import MissingError, Store, absolute, join, open_store
+from e2eft.prepare.parts import (
+    RECORDS,
+    PartRecord,
+    frames_of_part,
+    index_of,
+    make_part_row,
+    parts_to_make,
+    read_records,
+)
+from e2eft.storage import MissingError, Store, absolute, open_store
 from e2eft.tracking import Run, check_tracking, complete_run
 from e2eft.views.sheets import Tile, contact_sheet
 
@@ -53,13 +54,11 @@ if TYPE_CHECKING:
 REJECTS = "rejects.parquet"
 SHEET = "contact_sheet.png"
 REPORT, REPORT_PAGE = "report.json", "report.md"
-RECORDS = "parts"
-READERS = 8
 OWNED = Owned(
     patterns=(
         r"data/part-\d{6}\.parquet",
         r"latents/([0-9a-f]+/)?part-\d{6}(\.[0-9a-f]+)?\.(parquet|json)",
-        r"index/.*\.json",
+        r"index/.+",
         *(re.escape(name) for name in (REJECTS, SHEET, REPORT, REPORT_PAGE)),
     ),
     results=(rf"{RECORDS}/([0-9a-f]+/)?part-\d{{6}}(\.\d+)?\.json",),
@@ -67,102 +66,6 @@ OWNED = Owned(
 """What this stage writes."""
 SHEET_FRAMES, SHEET_SIDE_PX = 12, 1280
 PROGRESS_EVERY_S = 10.0
-MENDABLE = ("missing_file", "corrupt_file")
-"""Reasons that another download may remove: such frames are tried again until the commit."""
-
-
-@dataclass(frozen=True)
-class PartRecord:
-    """What is known of a finished part: its file, the frames that are not in it, and a survey of
-    those that are."""
-
-    part: int
-    rows: int
-    size: int
-    sha256: str
-    rejects: list[list[str]]
-    provenance: dict[str, Any]
-    survey: dict[str, Any]
-    path: str = ""
-
-    @property
-    def file(self) -> FileEntry:
-        name = part_path(self.part)
-        path = self.path or name
-        return FileEntry(path, self.size, self.sha256, "" if path == name else name)
-
-
-def record_path(claim_id: str, part: int, generation: int) -> str:
-    """The JSON that commits a part, for this claim of the folder and no other."""
-    return f"{RECORDS}/{claim_id}/part-{part:06d}.{generation}.json"
-
-
-def read_records(claim: Claim) -> dict[int, tuple[int, PartRecord]]:
-    """The newest generation of every part that is committed, and which one that is."""
-    found: dict[int, tuple[int, str]] = {}
-    if claim.record.identity_version == 1:
-        # Version 1 had one generation, and names without the claim.
-        for path, _ in claim.store.list(f"{RECORDS}/part-"):
-            found[int(path.rpartition("part-")[2].partition(".")[0])] = 0, path
-    for path, _ in claim.store.list(f"{RECORDS}/{claim.record.id}/part-"):
-        part, generation, _ = path.rpartition("part-")[2].split(".")
-        if int(generation) > found.get(int(part), (-1, ""))[0]:
-            found[int(part)] = int(generation), path
-    with ThreadPoolExecutor(READERS) as pool:
-        contents = pool.map(claim.store.read, [path for _, path in found.values()])
-        return {
-            part: (generation, PartRecord(**json.loads(content)))
-            for (part, (generation, _)), content in zip(found.items(), contents, strict=True)
-        }
-
-
-def frames_of_part(config: PrepareConfig, part: int, total: int) -> range:
-    """Numbers of the frames in a part: a function of the configuration alone."""
-    size = config.frames_per_part
-    return range(part * size, min((part + 1) * size, total))
-
-
-def make_part(part: int, generation: int, config: PrepareConfig, writer: Writer) -> PartRecord:
-    """Decodes, checks, encodes and commits one part; runs in a Ray task. Of two that commit the
-    same generation, the first one counts."""
-    source = open_source(config.source, _index_of(config))
-    rows: list[dict[str, Any]] = []
-    rejects: list[list[str]] = []
-    survey = Survey()
-    numbers = frames_of_part(config, part, len(source))
-    for sample in source.decode(numbers):
-        if isinstance(sample, RejectedFrame):
-            rejects.append([sample.key, sample.reason, sample.detail])
-            continue
-        try:
-            rows.append(encode_row(check_sample(sample, source.promise)))
-        except SampleError as error:
-            rejects.append([sample.key, error.reason, error.detail])
-        else:
-            survey.add(sample)
-    file = writer.put(part_path(part), encode_part(rows))
-    record = PartRecord(
-        part=part,
-        rows=len(rows),
-        path=file.path,
-        size=file.size,
-        sha256=file.sha256,
-        rejects=rejects,
-        provenance=source.provenance(),
-        survey=survey.as_json(),
-    )
-    path = record_path(writer.claim_id, part, generation)
-    if not writer.create(path, json.dumps(asdict(record)).encode()):
-        return PartRecord(**json.loads(writer.store.read(path)))
-    return record
-
-
-def make_part_row(row: dict[str, Any], config: dict[str, Any], writer: Writer) -> dict[str, Any]:
-    """`make_part` as a Ray Data row function."""
-    settings = PrepareConfig.model_validate(config)
-    record = make_part(int(row["part"]), int(row["generation"]), settings, writer)
-    counts = {"frames": record.rows, "rejects": len(record.rejects)}
-    return {"part": record.part, "sizes": list(record.survey["sizes"]), **counts}
 
 
 def run(config: PrepareConfig) -> Artifact:
@@ -201,19 +104,32 @@ def _lists(config: PrepareConfig) -> tuple[Parent, ...]:
 
 def _check(config: PrepareConfig) -> None:
     """Raises what can be known before anything is claimed: no files there, no room, no MLflow."""
-    open_source(config.source, _index_of(config)).check_present()
+    open_source(config.source, None).check_present()
     check_tracking(config.tracking)
+    _require_room(config)
+
+
+def _require_room(config: PrepareConfig) -> None:
+    import ray
+
+    connect()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    largest = max(resources.get("CPU", 0) for resources in nodes)
+    if config.cpus_per_task > largest:
+        raise ValueError(
+            f"--cpus-per-task {config.cpus_per_task:g}: the cluster's largest node has "
+            f"{largest:g} CPUs, so no part could ever be made"
+        )
     if config.latents_of is not None:
         from e2eft.prepare.latents import reserved
 
-        connect()
         reserved(config)
 
 
 def _prepare(config: PrepareConfig, claim: Claim, codec: "Codec | None") -> Artifact:
-    source = open_source(config.source, _index_of(config))
+    source = open_source(config.source, open_store(index_of(claim)))
     parts = -(-len(source) // config.frames_per_part)
-    missing = _parts_to_make(read_records(claim), parts)
+    missing = parts_to_make(read_records(claim), parts)
     if len(missing) < parts:
         print(f"resuming {config.out}: {parts - len(missing)} of {parts} parts are there")
     if missing:
@@ -247,22 +163,6 @@ def _add_latents(
     return files, {DETAIL: describe(config, codec).as_json()}
 
 
-def _parts_to_make(records: dict[int, tuple[int, PartRecord]], parts: int) -> list[dict[str, int]]:
-    """Those without a record, and those that lack a frame whose file may have been mended since,
-    each with the generation that it will be."""
-    missing: list[dict[str, int]] = []
-    for part in range(parts):
-        generation, record = records.get(part, (0, None))
-        if record is None or any(reason in MENDABLE for _, reason, _ in record.rejects):
-            missing.append({"part": part, "generation": generation + 1})
-    return missing
-
-
-def _index_of(config: PrepareConfig) -> Store:
-    """Beside the parts; not a part of the artifact."""
-    return open_store(join(config.out, "index"))
-
-
 def _make_parts(
     config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
 ) -> None:
@@ -271,7 +171,11 @@ def _make_parts(
     connect()
     dataset = ray.data.from_items(missing, override_num_blocks=len(missing)).flat_map(
         carried(make_part_row),
-        fn_kwargs={"config": config.model_dump(mode="json"), "writer": claim.writer},
+        fn_kwargs={
+            "config": config.model_dump(mode="json"),
+            "writer": claim.writer,
+            "index": index_of(claim),
+        },
         num_cpus=config.cpus_per_task,
         compute=ray.data.TaskPoolStrategy(size=_pool_size(config, len(missing))),
     )
@@ -279,6 +183,7 @@ def _make_parts(
     started = reported = time.monotonic()
     frames = rejected = 0
     for row in raise_carried(dataset.iter_rows()):
+        claim.require_owner()
         if config.latents_of is not None:
             require_encodable(row["sizes"])
         frames += row["frames"]

@@ -16,6 +16,7 @@ from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.sample import check_sample
 from e2eft.data.shards import decode_row, open_shards
 from e2eft.storage import LocalStore
+from tests.frames import write_analytic_shards
 from tests.local_ray import Access, joined, local_cluster
 
 PARTS = 8
@@ -105,3 +106,18 @@ def wait_for_quiet(folder: Path, seconds: float = 3.0) -> None:
     while (now := {str(path) for path in folder.rglob("*")}) != before:
         before = now
         time.sleep(seconds)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_what_no_node_can_hold_is_refused_before_anything_is_deleted(
+    ray_access: Access, tmp_path: Path
+) -> None:
+    out = LocalStore(tmp_path / "out")
+    write_analytic_shards(out.uri, 2, height=16, width=24)
+    before = {path: out.read(path) for path, _ in out.list()}
+    with pytest.raises(ValueError, match=r"^--cpus-per-task 64: the cluster's largest node has"):
+        prepare.run(config_of(tmp_path / "out", cpus_per_task=64.0, overwrite=True))
+    assert {path: out.read(path) for path, _ in out.list()} == before
+    with pytest.raises(ValueError, match=r"^--cpus-per-task 64"):
+        prepare.run(config_of(tmp_path / "fresh", cpus_per_task=64.0))
+    assert not (tmp_path / "fresh").exists()

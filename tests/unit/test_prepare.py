@@ -19,15 +19,14 @@ from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.sample import DEPTH, RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
 from e2eft.data.survey import DEPTH_EDGES_M, planned_line
-from e2eft.prepare import stage
+from e2eft.prepare import parts, stage
+from e2eft.prepare.parts import index_of, make_part, record_path
 from e2eft.prepare.stage import (
     REJECTS,
     REPORT,
     REPORT_PAGE,
     SHEET,
     frames_of_part,
-    make_part,
-    record_path,
 )
 from e2eft.storage import LocalStore, Store
 from tests.frames import analytic_frame
@@ -42,8 +41,8 @@ class AnalyticFrames:
     name, promise = "analytic", DEPTH
     lost = False
 
-    def __init__(self, config: SyntheticSource, index: Store) -> None:
-        self.config = config
+    def __init__(self, config: SyntheticSource, index: Store | None) -> None:
+        self.config, self.index = config, index
 
     def __len__(self) -> int:
         return FRAMES
@@ -53,7 +52,8 @@ class AnalyticFrames:
             raise ValueError("the raw files are not there")
 
     def write_index(self) -> None:
-        pass
+        assert self.index is not None
+        self.index.write("cameras/scene-0.txt", b"camera of the scene")
 
     def decode(self, numbers: range) -> Iterator[Sample]:
         for number in numbers:
@@ -77,10 +77,12 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
     ) -> None:
         for row in reversed(missing):
-            make_part(**row, config=config, writer=claim.writer)
+            make_part(**row, config=config, writer=claim.writer, index=index_of(claim))
             made.append(row["part"])
 
-    monkeypatch.setattr(stage, "open_source", AnalyticFrames)
+    for room in (stage, parts):
+        monkeypatch.setattr(room, "open_source", AnalyticFrames)
+    monkeypatch.setattr(stage, "_require_room", lambda _: None)
     monkeypatch.setattr(stage, "_make_parts", make)
     return made
 
@@ -112,6 +114,15 @@ def test_an_artifact_holds_every_good_frame_in_order(tmp_path: Path) -> None:
     assert artifact.details["provenance"] == {"renderer": "closed form"}
     assert artifact.details["planned"] == FRAMES
     assert artifact.details["truth"] == ["depth", "normals"]
+
+
+def test_what_a_source_kept_for_another_configuration_is_gone_with_it(tmp_path: Path) -> None:
+    first = prepare.run(config_of(tmp_path / "out"))
+    seed = SyntheticSource(family="indoor", seed=5)
+    second = prepare.run(config_of(tmp_path / "out", source=seed, overwrite=True))
+    kept = [path for path, _ in second.store.list("index/")]
+    assert kept == [f"index/{second.made['claim']}/cameras/scene-0.txt"]
+    assert first.made["claim"] != second.made["claim"]
 
 
 def test_what_was_dropped_is_counted_and_listed(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH
 from e2eft.data.shards import KIND, decode_row, open_shards, require_truth
 from e2eft.data.sources import located, open_source
 from e2eft.prepare import stage
-from e2eft.prepare.stage import REPORT_PAGE, SHEET, make_part
+from e2eft.prepare.parts import index_of, make_part
+from e2eft.prepare.stage import REPORT_PAGE, SHEET
 from tests import benchmark_files, normal_map_files
 from tests.benchmark_files import measured_frame
 from tests.normal_map_files import known_frame
@@ -31,9 +32,10 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> None:
         config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
     ) -> None:
         for row in missing:
-            make_part(**row, config=config, writer=claim.writer)
+            make_part(**row, config=config, writer=claim.writer, index=index_of(claim))
 
     monkeypatch.setattr(stage, "_make_parts", make)
+    monkeypatch.setattr(stage, "_require_room", lambda _: None)
 
 
 def prepared(recipe: str, out: Path, *flags: str) -> Artifact:

@@ -14,7 +14,8 @@ from e2eft.data.sample import DEPTH
 from e2eft.data.shards import open_shards, part_path
 from e2eft.model.codec import Codec
 from e2eft.model.pretrained import find_model, load_codec
-from e2eft.prepare import latents, stage
+from e2eft.prepare import latents, parts, stage
+from e2eft.prepare.parts import index_of, make_part
 from e2eft.storage import LocalStore, Store
 from tests.frames import analytic_frame
 from tests.tiny_models import blank_source
@@ -27,7 +28,7 @@ class Frames:
 
     name, promise, size = "analytic", DEPTH, (16, 24)
 
-    def __init__(self, config: SyntheticSource, index: Store) -> None: ...
+    def __init__(self, config: SyntheticSource, index: Store | None) -> None: ...
     def __len__(self) -> int:
         return FRAMES
 
@@ -49,7 +50,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         config: PrepareConfig, claim: Claim, missing: list[dict[str, int]], total: int
     ) -> None:
         for row in missing:
-            stage.make_part(**row, config=config, writer=claim.writer)
+            make_part(**row, config=config, writer=claim.writer, index=index_of(claim))
 
     def run_actors(
         config: PrepareConfig, codec: Codec, writer: Writer, missing: list[dict[str, Any]]
@@ -58,7 +59,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             latents.make_latents(codec, writer, row["part"], row["path"])
             made.append(row["part"])
 
-    monkeypatch.setattr(stage, "open_source", Frames)
+    for room in (stage, parts):
+        monkeypatch.setattr(room, "open_source", Frames)
+    monkeypatch.setattr(stage, "_require_room", lambda _: None)
     monkeypatch.setattr(stage, "_make_parts", make_parts)
     monkeypatch.setattr(latents, "run_actors", run_actors)
     return made
