@@ -2,8 +2,9 @@
 
 from e2eft.evaluate.pairing import processing_of
 from e2eft.evaluate.scores import Headline, headline, paired_difference, read_table
-from e2eft.evaluate.stage import look_at, register, run, say_finished, score, scored_model
+from e2eft.evaluate.stage import look_at, run, say_finished, score
 from e2eft.evaluate.tables import comparison_table, differences_table
+from e2eft.evaluate.tracked import register, scored_model
 
 __all__ = [
     "Headline",

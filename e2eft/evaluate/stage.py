@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from e2eft.artifacts import (
-    MANIFEST,
     Artifact,
     Claim,
     FileEntry,
@@ -29,7 +24,6 @@ from e2eft.artifacts import (
     look,
 )
 from e2eft.config import EvaluateConfig
-from e2eft.data.labels import KIND as LABELS_KIND
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
@@ -44,33 +38,33 @@ from e2eft.evaluate.scores import (
     Headline,
     data_digest,
     encode_table,
-    headline,
     summarize,
 )
-from e2eft.storage import absolute, open_store
+from e2eft.evaluate.tracked import (
+    DATA,
+    LABELS,
+    PANELS,
+    complete,
+    describe,
+    log_scores,
+    note_registered_model,
+    with_absolute_uris,
+    work_of,
+)
+from e2eft.storage import open_store
 from e2eft.tracking import (
-    Promotion,
     Run,
-    TrackingError,
     check_tracking,
     complete_run,
     is_registry_uri,
-    promote_if_better,
-    record_score,
-    register_model,
-    resolve_version,
     start_run,
 )
 
-log = logging.getLogger(__name__)
-
-DATA, LABELS = "data", "labels"
 OWNED = Owned(
     patterns=(r"scores/per_image\.parquet", r"scores\.json", r"report\.md", r"panels/[^/]+\.png"),
     results=(),
 )
 """What this stage writes; labels of a model that is scored are artifacts of their own."""
-PANELS = "panels/"
 
 
 def look_at(config: EvaluateConfig) -> Place:
@@ -80,7 +74,7 @@ def look_at(config: EvaluateConfig) -> Place:
         ValueError: (and its subclasses) for what the user can correct.
         TrackingError: if scores would not find their way to MLflow, or the model to its registry.
     """
-    config = _absolute(config)
+    config = with_absolute_uris(config)
     labels: tuple[Parent, ...] = ()
     if config.model is None:
         pairs, _ = _checked_pairs(config, config.labels)
@@ -98,12 +92,12 @@ def look_at(config: EvaluateConfig) -> Place:
 
 
 def _model(name: str) -> Parent:
-    """A model, by what its training run says of it; of any other the name must do."""
-    if "/" in name and not is_registry_uri(name):
-        store = open_store(name)
-        if store.exists(MANIFEST):
-            return load_artifact(name).as_parent("model")
-    return Parent("model", name, "")
+    if is_registry_uri(name):
+        return Parent("model", name, "")
+    # Not above: labels are scored without what a model needs.
+    from e2eft.model.pinned import as_input
+
+    return as_input(name, "model")
 
 
 def _checked_pairs(
@@ -134,13 +128,13 @@ def run(config: EvaluateConfig, labels: Sequence[str]) -> Artifact:
 def say_finished(config: EvaluateConfig, scores: Artifact) -> None:
     """Tells a person that there is nothing to do, but perhaps to end the MLflow run."""
     print(f"already scored: {scores.uri} ({scores.counts['scored']} images; nothing to do)")
-    config = _absolute(config)
+    config = with_absolute_uris(config)
 
     def write(run: Run) -> None:
         made_of = [parent.uri for parent in scores.parents if parent.role == LABELS]
-        _complete(run, config, scores, open_pairs(config, made_of))
+        complete(run, config, scores, open_pairs(config, made_of))
 
-    complete_run(config.tracking, *_work(config, scores.config_digest), write)
+    complete_run(config.tracking, *work_of(config, scores.config_digest), write)
 
 
 def score(config: EvaluateConfig, claim: Claim, labels: Sequence[str]) -> Artifact:
@@ -149,90 +143,21 @@ def score(config: EvaluateConfig, claim: Claim, labels: Sequence[str]) -> Artifa
     Raises:
         ValueError: (and its subclasses) for what the user can correct, or if nothing can be scored.
     """
-    config = _absolute(config)
+    config = with_absolute_uris(config)
     pairs, protocol = _checked_pairs(config, labels)
     parents = (
         *(pair.shards.artifact.as_parent(DATA) for pair in pairs),
         *(pair.labels.as_parent(LABELS) for pair in pairs),
     )
-    run = start_run(config.tracking, *_work(config, claim.digest))
+    run = start_run(config.tracking, *work_of(config, claim.digest))
     try:
         artifact = _score_and_commit(config, claim, protocol, pairs, parents, run)
     except BaseException:
         run.finish("FAILED")
         raise
-    _note_registered_model(config, artifact, pairs)
+    note_registered_model(config, artifact, pairs)
     run.finish()
     return artifact
-
-
-def _work(config: EvaluateConfig, digest: str) -> tuple[str, str, dict[str, str]]:
-    """The arguments of `start_run` for this configuration, of this digest."""
-    tags = {"e2eft.stage": "evaluate", "e2eft.out": config.out}
-    return f"evaluate-{config.task}", f"{KIND}:{digest}:{config.out}", tags
-
-
-def _complete(run: Run, config: EvaluateConfig, scores: Artifact, pairs: tuple[Pair, ...]) -> None:
-    """What a run that was interrupted after the commit lacks, from the artifact."""
-    _describe(run, config, scores.parents)
-    for file in scores.files:
-        if file.called.startswith(PANELS):
-            run.image(Image.open(io.BytesIO(scores.store.read(file.path))), file.path)
-    summary = json.loads(scores.store.read(scores.path(SUMMARY)))
-    _log(run, scores, summary, scores.store.read(scores.path(REPORT)).decode())
-    _note_registered_model(config, scores, pairs)
-
-
-def _describe(run: Run, config: EvaluateConfig, parents: tuple[Parent, ...]) -> None:
-    run.params(config.parameters())
-    for parent in parents:
-        run.dataset(parent.uri, parent.digest, "ground truth" if parent.role == DATA else "labels")
-
-
-def scored_model(scores: Artifact) -> tuple[str, str]:
-    """URI and digest of the model whose labels were scored, as it was fixed when they were made."""
-    labels = next(parent.uri for parent in scores.parents if parent.role == LABELS)
-    model = load_artifact(labels, LABELS_KIND).details["model"]
-    return model["uri"], model["digest"]
-
-
-def register(
-    config: EvaluateConfig, scores: Artifact, folder: Path, card: dict[str, Any] | None = None
-) -> Promotion:
-    """Registers the scored model as --register says; it becomes champion if its scores are better.
-
-    Args:
-        folder: the model in diffusers' layout.
-
-    Raises:
-        TrackingError: if MLflow is off or does not answer.
-    """
-    name = config.register_as
-    assert name is not None
-    config = _absolute(config)
-    run = start_run(config.tracking, *_work(config, scores.config_digest))
-    tags = {"e2eft.scores": scores.uri, "e2eft.scores.digest": scores.digest}
-    try:
-        model = register_model(config.tracking, run, name, folder, card=card, tags=tags)
-    finally:
-        run.finish()  # what it is the run of is done
-    found = asdict(headline(scores))
-    if not found.pop("complete"):
-        return Promotion(
-            False, f"version {model.version} is registered, but its scores are incomplete"
-        )
-    return promote_if_better(config.tracking, model.name, model.version, **found)
-
-
-def _absolute(config: EvaluateConfig) -> EvaluateConfig:
-    """Relative folders resolved here, since workers run elsewhere."""
-    return config.model_copy(
-        update={
-            "out": absolute(config.out),
-            "data": tuple(map(absolute, config.data)),
-            "labels": tuple(map(absolute, config.labels)),
-        }
-    )
 
 
 def _score_and_commit(
@@ -243,7 +168,7 @@ def _score_and_commit(
     parents: tuple[Parent, ...],
     run: Run,
 ) -> Artifact:
-    _describe(run, config, parents)
+    describe(run, config, parents)
     rows = score_rows(protocol, pairs, config.frames_per_task, config.scoring_tasks)
     if not any(row["status"] == SCORED for row in rows):
         example = rows[0]
@@ -272,7 +197,7 @@ def _score_and_commit(
             "headline": asdict(found),
         },
     )
-    _log(run, artifact, summary, report)
+    log_scores(run, artifact, summary, report)
     return artifact
 
 
@@ -329,51 +254,3 @@ def _draw_panels(
         files.append(claim.put(f"{PANELS}{name}.png", buffer.getvalue()))
         run.image(picture, files[-1].path)
     return files
-
-
-def _log(run: Run, artifact: Artifact, summary: dict[str, Any], report: str) -> None:
-    run.text(report, REPORT)
-    run.json(summary, SUMMARY)
-    values: dict[str, float] = {}
-    for name, group in {"": summary["overall"], **summary["domains"]}.items():
-        for metric, numbers in group["metrics"].items():
-            suffix = f"/{name}" if name else ""
-            values[f"{metric}{suffix}"] = numbers["mean"]
-            if "constant" in numbers:
-                values[f"constant/{metric}{suffix}"] = numbers["constant"]
-    run.metrics(values | {f"images/{name}": float(n) for name, n in artifact.counts.items()})
-    run.tags(
-        {
-            "e2eft.scores.digest": artifact.digest,
-            "e2eft.protocol": artifact.details["protocol"],
-            "e2eft.data.digest": artifact.details["headline"]["data_digest"],
-            "e2eft.complete": str(summary["complete"]).lower(),
-        }
-    )
-
-
-def _note_registered_model(
-    config: EvaluateConfig, scores: Artifact, pairs: tuple[Pair, ...]
-) -> None:
-    """A registered version that made the labels keeps its score, to be compared with later."""
-    makers = {
-        parent.uri for pair in pairs for parent in pair.labels.parents if parent.role == "model"
-    }
-    found = headline(scores)
-    if not config.tracking.enabled or not found.complete or len(makers) != 1:
-        return
-    (uri,) = makers
-    if not is_registry_uri(uri):
-        return
-    try:
-        record_score(
-            config.tracking,
-            *resolve_version(config.tracking, uri),
-            found.metric_name,
-            found.value,
-            found.protocol,
-            found.data_digest,
-        )
-    except TrackingError as error:
-        # The labels may come from another registry, and the scores are committed already.
-        log.warning("the score was not noted on %s: %s", uri, error)

@@ -4,8 +4,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2eft.artifacts import MANIFEST, Parent, load_artifact
 from e2eft.model.estimator import CARD_NAME, ModelCard
-from e2eft.model.pretrained import ModelError, ModelSource, find_model, read_card
+from e2eft.model.pretrained import (
+    BLANK,
+    MODEL_KIND,
+    ModelError,
+    ModelSource,
+    find_model,
+    locate_model,
+    read_card,
+)
+from e2eft.storage import absolute
 from e2eft.walk import digest_files, walk_files
 
 COMPONENTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
@@ -46,6 +56,30 @@ def model_files(source: ModelSource) -> dict[str, Path]:
         if (path := Path(source.unet, name)).is_file():
             files[name] = path
     return files
+
+
+def as_input(name: str, role: str) -> Parent:
+    """A model as what something is made from: a training run by its manifest's digest, files on
+    this machine by theirs, anything else by its name, which then is all that is known of it.
+    Nothing is fetched.
+
+    Raises:
+        ModelError: if there is none of that name, as far as that can be seen from here.
+        ArtifactError: for an artifact of another kind.
+    """
+    if name == BLANK:
+        return Parent(role, name, "")
+    is_folder = Path(name).expanduser().is_dir()
+    if "://" in name or is_folder:
+        uri = absolute(name)
+        store, _ = locate_model(uri)
+        if store.exists(MANIFEST):
+            return load_artifact(uri, MODEL_KIND).as_parent(role)
+        if "://" in name:
+            return Parent(role, name, "")
+    source = find_model(name)
+    digest = digest_files(model_files(source)) if Path(source.unet).is_dir() else ""
+    return Parent(role, absolute(name) if is_folder else name, digest)
 
 
 def pin_model(name: str, uri: str, location: str, scratch: Path) -> PinnedModel:

@@ -23,7 +23,7 @@ from e2eft.model.codec import Codec
 from e2eft.model.estimator import CARD_NAME, Estimator, ModelCard
 from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
 from e2eft.model.prediction import NoiseSchedule
-from e2eft.storage import download_folder, open_store
+from e2eft.storage import Store, download_folder, open_store
 
 log = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()
@@ -102,7 +102,13 @@ def _scratch(folder: Path | None) -> Path:
     return folder or Path(tempfile.mkdtemp(prefix="e2eft-model-"))
 
 
-def _local_copy(uri: str, scratch: Path | None) -> Path:
+def locate_model(uri: str) -> tuple[Store, str]:
+    """The store at a URI, and the folder in it that is the model. Nothing is fetched.
+
+    Raises:
+        ModelError: if there is neither a finished training run nor a model.
+        ArtifactError: for an artifact of another kind.
+    """
     store = open_store(uri)
     subfolder = ""
     if store.exists(MANIFEST):
@@ -113,6 +119,11 @@ def _local_copy(uri: str, scratch: Path | None) -> Path:
             f"{uri} holds neither a finished training run ({MANIFEST}) nor a model in diffusers "
             "layout (model_index.json)"
         )
+    return store, subfolder
+
+
+def _local_copy(uri: str, scratch: Path | None) -> Path:
+    store, subfolder = locate_model(uri)
     if "://" not in uri or uri.startswith("file://"):
         return Path(store.uri, subfolder)
     return download_folder(store, subfolder, _scratch(scratch) / "downloaded")

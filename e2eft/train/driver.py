@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from e2eft.artifacts import (
-    MANIFEST,
     Artifact,
     Claim,
     FileEntry,
     Owned,
     Parent,
     Place,
-    load_artifact,
     look,
     recorded,
     rounding_changes,
@@ -27,9 +25,8 @@ from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig
 from e2eft.data.mixture import depth_ranges_m
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
-from e2eft.model.pinned import digest_files, model_files
+from e2eft.model.pinned import as_input
 from e2eft.model.pretrained import (
-    BLANK,
     MODEL_FOLDER,
     MODEL_KIND,
     find_model,
@@ -84,7 +81,10 @@ def run(config: TrainConfig) -> Artifact:
     for index in shards:
         require_truth(index, config.task)
     config = _with_depth_ranges(_as_begun(config), shards)
-    inputs = (_base(config), *(index.artifact.as_parent("data") for index in shards))
+    inputs = (
+        as_input(config.base, "base"),
+        *(index.artifact.as_parent("data") for index in shards),
+    )
     place = look(open_store(config.out), MODEL_KIND, config, inputs, OWNED)
     artifact = place.finished
     if artifact:
@@ -138,26 +138,6 @@ def _after_commit(config: TrainConfig, artifact: Artifact, inputs: tuple[Parent,
         run.tags({"e2eft.model.digest": artifact.digest})
 
     complete_run(config.tracking, *work, write)
-
-
-def _base(config: TrainConfig) -> Parent:
-    """The base model, with a digest of what it holds now, as far as that is on this machine or is
-    an artifact.
-
-    Raises:
-        ModelError: if there is none.
-    """
-    if config.base == BLANK:
-        return Parent("base", config.base, "")
-    if "://" in config.base or os.path.isdir(config.base):
-        store = open_store(config.base)
-        if store.exists(MANIFEST):
-            return load_artifact(config.base, MODEL_KIND).as_parent("base")
-    if "://" in config.base:
-        return Parent("base", config.base, "")
-    source = find_model(config.base)
-    digest = digest_files(model_files(source)) if os.path.isdir(source.unet) else ""
-    return Parent("base", config.base, digest)
 
 
 def _with_absolute_uris(config: TrainConfig) -> TrainConfig:
