@@ -18,7 +18,7 @@ which no schema of columns lets through, goes to `model.unwrap_python_model().pr
 
 The same functions decode, resize, estimate and encode here and in labelling, so the same image gets
 the same label. MLflow runs this file as source; it imports nothing that a served model does not
-declare (`e2eft.tracking.registry`).
+declare (`e2eft.tracking.packaging`).
 """
 
 import json

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,12 @@ from e2eft.tracking.connection import (
     with_credentials,
     within,
 )
+from e2eft.tracking.packaging import (
+    PACKAGE,
+    copy_served_source,
+    serving_requirements,
+    serving_signature,
+)
 from e2eft.tracking.runs import NoRun, Run
 from e2eft.walk import digest_files, walk_files
 
@@ -33,43 +38,7 @@ CHALLENGER = "challenger"
 DIGEST_TAG = "e2eft.model_digest"
 UPLOADING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 """Settings while files of gigabytes come and go, which no other thread is held up by."""
-PACKAGE = Path(__file__).parent.parent
 URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-
-SERVED_SOURCE = (
-    "__init__.py",
-    "artifacts",
-    "config",
-    "errors.py",
-    "secrets.py",
-    "storage",
-    "data",
-    "geometry",
-    "model",
-    "tasks",
-    "views",
-    "walk.py",
-)
-"""What `e2eft/serve.py` imports of this package, shipped with every registered model."""
-SERVING_PACKAGES = (
-    "accelerate",
-    "diffusers",
-    "jaxtyping",
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pillow",
-    "pyarrow",
-    "pydantic",
-    "safetensors",
-    "tenacity",
-    "torch",
-    "transformers",
-    "tyro",
-)
-"""What that source imports, declared as the registered model's requirements."""
-SERVING_PARAMS = ("processing_size", "steps", "seed")
-"""Integers a request may set; see `e2eft.serve`."""
 
 
 def is_registry_uri(model: str) -> bool:
@@ -155,37 +124,6 @@ def download_model(
         reason = explained(error, registry)
         raise TrackingError(f"cannot download {uri} from {shown(registry)}: {reason}") from None
     return RegisteredModel(uri, name, version, model_folder(Path(root)))
-
-
-def serving_signature() -> Any:
-    """Encoded image files in; encoded arrays, JSON and an error code out. See `e2eft.serve`."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-
-    kinds = {"depth": "binary", "normals": "binary", "meta": "string", "error_code": "string"}
-    return ModelSignature(
-        inputs=Schema([ColSpec("binary", "image")]),
-        outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()]),
-        params=ParamSchema([ParamSpec(name, "long", 0) for name in SERVING_PARAMS]),
-    )
-
-
-def serving_requirements() -> list[str]:
-    """What a process needs to serve a model, pinned to the versions installed here."""
-    releases = {name: metadata.version(name).split("+")[0] for name in SERVING_PACKAGES}
-    return [f"{name}=={release}" for name, release in releases.items()]
-
-
-def _copy_served_source(folder: Path) -> Path:
-    """The part of this package that serving imports: source only, no weights."""
-    package = PACKAGE
-    for room in SERVED_SOURCE:
-        files = [package / room] if room.endswith(".py") else (package / room).rglob("*.py")
-        for file in files:
-            target = folder / package.name / file.relative_to(package)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-    return folder / package.name
 
 
 def _folder_digest(folder: Path) -> str:
@@ -369,7 +307,7 @@ def _log_and_register(client: Any, run: Run, name: str, folder: Path, tags: dict
             tags=tags,
             python_model=str(PACKAGE / "serve.py"),
             artifacts={"model": str(_without_links(folder, Path(scratch, "model")))},
-            code_paths=[str(_copy_served_source(Path(scratch, "source")))],
+            code_paths=[str(copy_served_source(Path(scratch, "source")))],
             signature=serving_signature(),
             pip_requirements=serving_requirements(),
         )

@@ -28,7 +28,7 @@ from e2eft.tracking import (
     start_run,
 )
 from e2eft.tracking.connection import client_of
-from e2eft.tracking.registry import serving_requirements, serving_signature
+from e2eft.tracking.packaging import serving_requirements, serving_signature
 from e2eft.tracking.runs import flatten
 from tests.services import free_ports
 
