@@ -20,7 +20,7 @@ from e2eft.errors import StorageError
 
 PATIENCE_VARIABLE = "E2EFT_STORE_PATIENCE_S"
 DEFAULT_PATIENCE_S = 300.0
-FIRST_ANSWER_S = 8.0
+FIRST_ANSWER_S = 7.0
 LONGEST_PAUSE_S = 5.0
 _heard_from: set[str] = set()
 _of_a_job = False

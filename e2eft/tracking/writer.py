@@ -87,9 +87,10 @@ class Writer:
         self._lost: dict[str, _Lost] = {}
         self._reason = "no answer"
         self._apart = 0
-        self._failures = 0
+        self._failures: Counter[str] = Counter()
+        self._given_up: set[str] = set()
         self._moved_at = time.monotonic()
-        self._flushing = self._given_up = False
+        self._flushing = False
         self._thread: Thread | None = None
 
     def put(self, write: Write) -> None:
@@ -119,9 +120,12 @@ class Writer:
         then not at all until it has taken something again."""
         with self._changed:
             end = time.monotonic() + CATCH_UP_S
-            while self._pending(run_id) and not (self._failures or self._given_up):
+            while pending := self._pending(run_id):
+                uri = pending[0].uri
+                if self._failures[uri] or uri in self._given_up:
+                    break
                 if time.monotonic() >= end:
-                    self._given_up = True
+                    self._given_up.add(uri)
                     break
                 self._changed.wait(end - time.monotonic())
 
@@ -129,11 +133,12 @@ class Writer:
         started = time.monotonic()
         self._flushing = True
         self._changed.notify_all()
-        while self._pending(run_id):
-            patience = GIVEN_UP_S if self._given_up else FLUSH_S
+        while pending := self._pending(run_id):
+            uri = pending[0].uri
+            patience = GIVEN_UP_S if uri in self._given_up else FLUSH_S
             left = max(started, self._moved_at) + patience - time.monotonic()
             if left <= 0:
-                self._given_up = True
+                self._given_up.add(uri)
                 break
             self._changed.wait(left)
         self._flushing = False
@@ -205,7 +210,7 @@ class Writer:
         """Whether it was refused, or is what a server that answers otherwise always fails at."""
         if not is_passing(error):
             return True
-        if self._failures + 1 < ATTEMPTS:
+        if self._failures[uri] + 1 < ATTEMPTS:
             return False
         try:
             asked(lambda: client_of(uri).search_experiments(max_results=1), ANSWER_S)
@@ -214,24 +219,27 @@ class Writer:
         return True
 
     def _account(self, flying: list[Write], error: Exception | None, hopeless: bool) -> None:
+        uri = flying[0].uri
         if error is None or hopeless:
-            self._failures, self._moved_at, self._given_up = 0, time.monotonic(), False
+            self._moved_at = time.monotonic()
+            self._failures.pop(uri, None)
+            self._given_up.discard(uri)
         if error is None:
             for write in flying:
                 self._remove(write)
         elif hopeless and len(flying) > 1:
             self._apart = len(flying)  # only one of them may be bad
         elif hopeless:
-            self._lose(flying[0], explained(error, flying[0].uri))
+            self._lose(flying[0], explained(error, uri))
         else:
-            self._failures += 1
-            self._reason = explained(error, flying[0].uri)
+            self._failures[uri] += 1
+            self._reason = explained(error, uri)
             self._changed.notify_all()
-            self._rest()
+            self._rest(self._failures[uri])
 
-    def _rest(self) -> None:
+    def _rest(self, failures: int) -> None:
         """Between two tries: longer and longer, and hardly while somebody waits."""
-        longest = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2**self._failures)
+        longest = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2**failures)
         started, long = time.monotonic(), longest * random.uniform(0.5, 1)
         while True:
             end = started + (SHORTEST_WAIT_S if self._flushing else long)

@@ -31,7 +31,10 @@ SETTINGS = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "HF_HOME": "/nowhere", "HF
 
 @dataclass(frozen=True)
 class Local:
+    """others: this process's children that were there before, such as the other tests' servers."""
+
     access: Access
+    others: set[psutil.Process]
     session: Path
     home: Path
 
@@ -39,17 +42,20 @@ class Local:
     def token(self) -> str:
         return self.access["RAY_AUTH_TOKEN"]
 
+    def processes(self) -> list[psutil.Process]:
+        """The cluster's: children of this process, and theirs."""
+        started = [child for child in psutil.Process().children() if child not in self.others]
+        return started + [below for child in started for below in child.children(recursive=True)]
+
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     home = tmp_path_factory.mktemp("home")
+    others = set(psutil.Process().children())
     with local_cluster(cpus=2, HOME=str(home), **SECRETS, **SETTINGS) as access:
-        yield Local(access, Path(ray._private.worker._global_node.get_session_dir_path()), home)
-
-
-def own_processes() -> list[psutil.Process]:
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
+        yield Local(
+            access, others, Path(ray._private.worker._global_node.get_session_dir_path()), home
+        )
 
 
 @ray.remote
@@ -60,7 +66,7 @@ def environment_of_a_worker() -> dict[str, str]:
 def test_nothing_of_it_listens_beyond_the_loopback_interface(local: Local) -> None:
     ray.get(environment_of_a_worker.remote())  # so that there is a worker too
     listening: dict[str, str] = {}
-    for process in own_processes():
+    for process in [psutil.Process(), *local.processes()]:
         for connection in process.net_connections():
             if connection.status == psutil.CONN_LISTEN:
                 listening[f"{connection.laddr}"] = connection.laddr.ip
@@ -109,7 +115,7 @@ def test_no_secret_is_in_a_file_a_command_line_or_what_the_cluster_tells(local: 
     secrets = SECRETS | {"password in a URI": "local-pass/word+planted", "Ray": local.token}
     search = Search(secrets).folder(local.session)
     assert search.looked_at > 20
-    for process in own_processes():
+    for process in local.processes():
         search.text(f"process {process.pid}", "\0".join(process.cmdline()))
     search.text("nodes", ray.nodes())
     jobs = ray._private.state.state.job_table()
@@ -136,7 +142,7 @@ def test_a_token_that_the_environment_names_is_taken(monkeypatch: pytest.MonkeyP
 
 
 def test_no_process_is_left_when_it_ends(local: Local) -> None:
-    before = own_processes()[1:]
+    before = local.processes()
     assert len(before) > 3
     ray.shutdown()
     _, alive = psutil.wait_procs(before, timeout=20)

@@ -142,7 +142,7 @@ def test_ray_command_line_maps_rows_on_every_node(
         "rows": 100,
         "nodes": 3,
         "endpoints": [s3_server.endpoint],
-        "tracking_uris": [mlflow_server.uri],
+        "tracking_uris": [mlflow_server.env()["MLFLOW_TRACKING_URI"]],
     }
 
 

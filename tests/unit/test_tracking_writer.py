@@ -239,6 +239,22 @@ def test_catching_up_waits_for_a_server_that_answers_and_once_for_one_that_does_
     gone.flush()
 
 
+def test_a_server_that_was_given_up_does_not_shorten_the_patience_with_another(
+    caplog: pytest.LogCaptureFixture, fresh_writer: Writer
+) -> None:
+    def away(client: Any) -> None:
+        raise ConnectionError
+
+    fresh_writer.put(Write("http://away", RUN, "tags", 1, away))
+    fresh_writer.settle()
+    assert len(caplog.records) == 1
+    caplog.clear()
+    slow = Event()
+    fresh_writer.put(Write("http://slow", RUN, "tags", 1, lambda client: slow.wait(0.4)))
+    fresh_writer.settle()
+    assert not caplog.records
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrackingConfig:
     return TrackingConfig(tracking_uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
