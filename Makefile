@@ -1,4 +1,4 @@
-# Verbs: demo, test, test-deep, check, fix, bases, clean. `make install` alone prepares .venv.
+# Verbs: demo, test, test-deep, chaos, check, fix, bases, clean. `make install` alone prepares .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: install demo test test-fast test-deep check fix bases lock clean
+.PHONY: install demo test test-fast test-deep chaos check fix bases lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) tools/check_python.py
@@ -36,7 +36,11 @@ test-fast: $(READY)  ## unit and parity tests only
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(SHALLOW)
 
 test-deep: $(READY)  ## every combination, where `make test` has the telling ones
+	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
 	$(BIN)/python -m pytest -m deep
+
+chaos: $(READY)  ## attacks on every stage at every phase (hours; goes on where it ended)
+	$(BIN)/python -m tests.chaos
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -216,7 +216,8 @@ def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:
     config = parse(stage, sys.argv[1:] if argv is None else argv)
     handler = logging.StreamHandler()
     handler.setFormatter(DiscreetFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("e2eft").setLevel(logging.INFO)
     started = time.monotonic()
     try:
         artifact = execute(config)

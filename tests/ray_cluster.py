@@ -110,6 +110,11 @@ class RayCluster:
         worker.kill()
         self.head.wait_until(self._has_every_node, timeout_s=60)
 
+    @property
+    def gcs_address(self) -> str:
+        """Where a driver that is no job joins."""
+        return f"127.0.0.1:{self._gcs_port}"
+
     def client_env(self) -> dict[str, str]:
         """What a process needs to talk to this cluster."""
         return {

@@ -86,8 +86,17 @@ class ServiceProcess:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int:
+        """Minus the signal that ended it; waits for the end."""
+        return self._process.wait()
 
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])

@@ -315,5 +315,7 @@ def _after_commit(config: PrepareConfig, artifact: Artifact) -> None:
         run.metrics({name: float(value) for name, value in artifact.counts.items()})
         run.tags({"e2eft.data.digest": artifact.digest, "e2eft.out": artifact.uri})
 
-    identity, tags = f"{KIND}:{artifact.digest}", {"e2eft.stage": "prepare"}
-    complete_run(config.tracking, "prepare", identity, tags, write)
+    identity = f"{KIND}:{artifact.digest}"
+    if artifact.identity_version > 1:  # before, the same frames elsewhere had the same run
+        identity += f":{artifact.uri}"
+    complete_run(config.tracking, "prepare", identity, {"e2eft.stage": "prepare"}, write)

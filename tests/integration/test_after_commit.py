@@ -300,6 +300,16 @@ def test_shards_whose_run_is_missing_get_one(tracking: TrackingConfig, tmp_path:
         assert found.data.tags["e2eft.data.digest"] == artifact.digest
 
 
+def test_equal_shards_at_two_places_have_a_run_each(
+    tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    for name in ("here", "there"):
+        config = prepared(str(tmp_path / name), tracking)
+        write_artifact(open_store(config.out), SHARDS, config, files={}, counts={"frames": 3})
+        prepare.run(config)
+    assert run_of(tracking, str(tmp_path / "here")) != run_of(tracking, str(tmp_path / "there"))
+
+
 def test_labels_whose_run_was_left_running_end_it(
     tracking: TrackingConfig, exported: Path, tmp_path: Path
 ) -> None:

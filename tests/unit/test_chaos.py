@@ -1,0 +1,142 @@
+"""What attacks jobs is itself right: phases by path, every phase's turn, texts of safeguards."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.chain import attacks_of
+from tests.chaos.field import HOOK
+from tests.chaos.hook.sitecustomize import MARK
+from tests.chaos.jobs import JOBS, Content
+from tests.chaos.mends import MENDS, without
+from tests.chaos.watch import Change, Watch, moment
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "phase"),
+    [
+        ("link", "_claim.json", "claim"),
+        ("PUT", "_epochs/0123abcd/000002.json", "claim"),
+        ("rename", "_epochs/0123abcd/000002.beat", None),
+        ("remove", "_epochs/0123abcd/000002.beat", None),
+        ("link", "data/part-000001.parquet", "part"),
+        ("link", "parts/0123abcd/part-000001.0.json", "part"),
+        ("rename", "checkpoints/0123abcd/epoch-000001/step-00000001-ab/rank.pt", "upload"),
+        ("link", "checkpoints/0123abcd/step-00000001.json", "register"),
+        ("remove", "checkpoints/0123abcd/step-00000001.json", "prune"),
+        ("link", "checkpoints/0123abcd/export.json", "export"),
+        ("POST", "model/unet/diffusion_pytorch_model.safetensors", "export"),
+        ("PUT", "manifest.json", "commit"),
+        ("after", "manifest.json", "after"),
+    ],
+)
+def test_a_phase_is_told_by_what_is_about_to_change(
+    operation: str, path: str, phase: str | None
+) -> None:
+    assert Change(1, operation, path).phase == phase
+
+
+def test_attacks_cover_every_phase_and_are_the_same_for_a_seed() -> None:
+    for job in JOBS:
+        for seed in range(20):
+            attacks = attacks_of(job, "s3", seed)
+            assert attacks == attacks_of(job, "s3", seed)
+            deadly = [attack for attack in attacks if attack.kind not in ("second", "store")]
+            assert [attack.phase for attack in deadly] == list(job.phases)
+            assert {attack.kind for attack in attacks} >= {"second", "store"}
+
+
+def test_every_safeguard_can_be_taken_out(tmp_path: Path) -> None:
+    assert len(MENDS) == 5
+    for mend in MENDS:
+        with without(mend, tmp_path) as code:
+            file = code / mend.file
+            compile(file.read_text(), str(file), "exec")
+
+
+def test_what_differs_is_named() -> None:
+    expected = Content({"a": "1", "b": "2"}, ("k1", "k2"))
+    assert expected.difference(expected) == ""
+    found = Content({"a": "1", "b": "3"}, ("k1", "k1"))
+    assert found.difference(expected) == "b differs; 1 keys lost, 1 doubled"
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+out = Path(sys.argv[1])
+(out / "staged.tmp").write_text("x")
+os.link(out / "staged.tmp", out / "_claim.json")
+try:
+    os.replace(out / "staged.tmp", out / "data")
+except OSError as error:
+    print(error.strerror)
+(out / "staged.tmp").write_text("x")
+os.link(out / "staged.tmp", out / "manifest.json")
+os.listdir(out)
+"""
+
+
+def test_a_process_asks_before_each_change_and_is_told(tmp_path: Path) -> None:
+    """The hook in a process of its own, and a watch that answers."""
+    name = "artifact"
+    out = tmp_path / MARK.strip("/") / name
+    out.mkdir(parents=True)
+    place = Path("/tmp") / f"watch-{os.getpid()}"
+    watch = Watch(place)
+    seen: list[tuple[str, bool]] = []
+
+    def full(change: Change) -> str:
+        seen.append((change.path, (out / change.path).exists()))
+        watch.arm("after", 1, after, since)
+        return "full"
+
+    def after(change: Change) -> str:
+        seen.append((change.path, (out / change.path).exists()))
+        return "go"
+
+    try:
+        watch.follow(name, (out / "manifest.json").exists)
+        since = moment()
+        watch.arm("part", 1, full, since)
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(out)],
+            env=os.environ | {"PYTHONPATH": str(HOOK), "E2EFT_CHAOS_SOCKET": str(place)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    finally:
+        watch.close()
+        place.unlink()
+    assert done.stdout == "No space left on device\n"
+    assert seen == [("data", False), ("manifest.json", True)]
+    assert watch.heard == {"claim": 1, "part": 1, "commit": 1, "after": 1}
+
+
+def test_a_request_that_changes_an_object_is_a_change(tmp_path: Path) -> None:
+    place = Path("/tmp") / f"watch-http-{os.getpid()}"
+    code = (
+        "import http.client, sys\n"
+        "c = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=5)\n"
+        f"c.request('PUT', '/bucket{MARK}x/_claim.json?partNumber=1', body=b'PUT {MARK}x/data')\n"
+        f"c.getresponse().read(); c.request('GET', '/bucket{MARK}x/_claim.json')\n"
+    )
+    watch = Watch(place)
+    watch.follow("x", lambda: True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(listener.getsockname()[1])],
+            env=os.environ | {"PYTHONPATH": str(HOOK), "E2EFT_CHAOS_SOCKET": str(place)},
+        )
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            assert process.wait(timeout=30) == 0
+    watch.close()
+    place.unlink()
+    assert json.dumps(watch.heard) == '{"claim": 1}'
