@@ -22,6 +22,7 @@ from e2eft.errors import (
 from e2eft.storage.base import (
     Store,
     Stored,
+    check_name,
     check_relative,
     inside,
     join,
@@ -45,6 +46,7 @@ __all__ = [
     "UnreachableError",
     "absolute",
     "be_patient",
+    "check_name",
     "check_relative",
     "download_folder",
     "inside",

@@ -123,6 +123,14 @@ def check_relative(path: str) -> str:
     return path
 
 
+def check_name(name: str) -> str:
+    """`name`, which somebody else chose, if it is that of a file below a folder, and the only one
+    that this file can have there, else StorageError."""
+    if any(part in ("", ".") for part in check_relative(name).split("/")):
+        raise StorageError(f"path {name!r} cannot be a file's name; rename it")
+    return name
+
+
 def inside(folder: Path, name: str) -> Path:
     """Where `name`, which somebody else chose, lies in a local folder.
 
@@ -130,9 +138,7 @@ def inside(folder: Path, name: str) -> Path:
         StorageError: if that is not in the folder, by its name or by a link on the way, or if
             another name would lie in the same place.
     """
-    if any(part in ("", ".") for part in name.split("/")):
-        raise StorageError(f"path {name!r} cannot be a file's name in {folder}; rename it there")
-    place = folder / check_relative(name)
+    place = folder / check_name(name)
     if not place.resolve().is_relative_to(folder.resolve()):
         raise StorageError(f"path {name!r} leaves {folder} by a link")
     return place
