@@ -26,10 +26,11 @@ from e2eft.storage.base import (
     check_relative,
     inside,
     join,
+    resolved,
 )
 from e2eft.storage.folders import download_folder, upload_folder
 from e2eft.storage.local import LocalStore
-from e2eft.storage.opening import absolute, open_store
+from e2eft.storage.opening import absolute, on_this_disk, open_store
 from e2eft.storage.patience import be_patient
 from e2eft.storage.s3 import S3Store
 
@@ -51,6 +52,8 @@ __all__ = [
     "download_folder",
     "inside",
     "join",
+    "on_this_disk",
     "open_store",
+    "resolved",
     "upload_folder",
 ]
