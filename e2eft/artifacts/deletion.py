@@ -65,7 +65,7 @@ def require_deletable(store: Store) -> None:
         folder = Path(os.path.realpath(store.folder))  # not by resolve(): it dislikes loops
         if folder == folder.parent:
             what = "a whole disk"
-        elif folder == Path.home().resolve():
+        elif folder == Path(os.path.realpath(os.path.expanduser("~"))):
             what = "a home folder"
         elif folder.is_file():
             raise ArtifactError(f"--out {store.uri} is a file; give a folder")

@@ -161,11 +161,12 @@ class _Leaf:
         if self.is_counted and isinstance(recorded, int):
             said = f"{self.flag} {recorded} times -> {asked} times"
             return Difference(dotted, recorded, asked, said, f"{recorded} times {self.flag}")
-        accepted = typed(self.flag, recorded)
-        now = typed(self.flag, asked)
+        then, now = typed(self.flag, recorded), typed(self.flag, asked)
         if not isinstance(asked, bool | list):
             now = now.removeprefix(f"{self.flag} ")
-        return Difference(dotted, recorded, asked, f"{accepted} -> {now}", accepted)
+        is_left_out = recorded is None and not self.info.is_required() and self.default is None
+        accepted = f"without {self.flag}" if is_left_out else then
+        return Difference(dotted, recorded, asked, f"{then} -> {now}", accepted)
 
 
 def _leaves(config: Config) -> Iterator[_Leaf]:

@@ -17,7 +17,7 @@ from e2eft.artifacts import FORMAT, MANIFEST, Artifact
 from e2eft.data.shards import ROWS_PER_GROUP, open_shards
 from e2eft.data.sources.images import ImageError, ListedImage, list_images, with_output_names
 from e2eft.errors import DeniedError, E2eftError, MissingError, StorageError, UnreachableError
-from e2eft.storage import LocalStore, Store, open_store
+from e2eft.storage import LocalStore, Store, open_store, resolved
 
 PLAN = "plan/images.parquet"
 PLAN_SCHEMA = pa.schema(
@@ -78,7 +78,7 @@ def check_apart(images_uri: str, out_uri: str) -> None:
 
 def _comparable(uri: str) -> str:
     store = open_store(uri)
-    folder = str(store.folder.resolve()) if isinstance(store, LocalStore) else store.uri
+    folder = str(resolved(store.folder)) if isinstance(store, LocalStore) else store.uri
     return folder.rstrip("/") + "/"
 
 

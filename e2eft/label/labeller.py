@@ -96,6 +96,7 @@ def _on_this_machine(model: ShippedModel) -> tuple[ModelSource, Path | None]:
 
     Raises:
         ModelError: if they are neither here nor shipped, or not those that were pinned.
+        StorageError: if the name of one leads out of that folder.
     """
     files = model_files(model.source)
     if files and digest_files(files) == model.digest:
@@ -108,12 +109,15 @@ def _on_this_machine(model: ShippedModel) -> tuple[ModelSource, Path | None]:
     import ray
 
     folder = Path(tempfile.mkdtemp(prefix="e2eft-model-"))
-    for path, content in model.files.items():
-        target = inside(folder, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(memoryview(ray.get(content)))
-    source = ModelSource(model.source.name, str(folder), str(folder))
-    if digest_files(model_files(source)) != model.digest:
-        shutil.rmtree(folder)
-        raise ModelError(f"model {model.source.name!r} arrived damaged")
+    try:
+        for path, content in model.files.items():
+            target = inside(folder, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(memoryview(ray.get(content)))
+        source = ModelSource(model.source.name, str(folder), str(folder))
+        if digest_files(model_files(source)) != model.digest:
+            raise ModelError(f"model {model.source.name!r} arrived damaged")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return source, folder

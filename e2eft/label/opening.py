@@ -16,7 +16,7 @@ from e2eft.data.corpus import PLAN, Corpus, check_apart, decode_plan, encode_pla
 from e2eft.data.labels import KIND
 from e2eft.errors import ConflictError, E2eftError, MissingError
 from e2eft.label.graph import reserved
-from e2eft.storage import Store, absolute, open_store
+from e2eft.storage import Store, absolute, on_this_disk, open_store
 from e2eft.tracking import check_tracking, download_model, is_registry_uri
 
 if TYPE_CHECKING:
@@ -49,13 +49,12 @@ class Opened:
 
 def located(config: LabelConfig) -> LabelConfig:
     """The configuration with local paths resolved, so that they mean the same everywhere."""
-    local = not is_registry_uri(config.model) and "://" not in config.model
-    path = Path(config.model).expanduser()
+    here = None if is_registry_uri(config.model) else on_this_disk(config.model)
     return config.model_copy(
         update={
             "out": absolute(config.out),
             "images": absolute(config.images),
-            "model": str(path.resolve()) if local and path.is_dir() else config.model,
+            "model": str(here) if here and here.is_dir() else config.model,
         }
     )
 

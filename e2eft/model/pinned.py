@@ -15,7 +15,7 @@ from e2eft.model.pretrained import (
     locate_model,
     read_card,
 )
-from e2eft.storage import absolute
+from e2eft.storage import absolute, on_this_disk
 from e2eft.walk import digest_files, walk_files
 
 COMPONENTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
@@ -69,7 +69,8 @@ def as_input(name: str, role: str) -> Parent:
     """
     if name == BLANK:
         return Parent(role, name, "")
-    is_folder = Path(name).expanduser().is_dir()
+    here = on_this_disk(name)
+    is_folder = here is not None and here.is_dir()
     if "://" in name or is_folder:
         uri = absolute(name)
         store, _ = locate_model(uri)

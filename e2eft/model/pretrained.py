@@ -23,7 +23,7 @@ from e2eft.model.codec import Codec
 from e2eft.model.estimator import CARD_NAME, Estimator, ModelCard
 from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
 from e2eft.model.prediction import NoiseSchedule
-from e2eft.storage import Store, download_folder, open_store
+from e2eft.storage import Store, download_folder, on_this_disk, open_store
 
 log = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()
@@ -86,7 +86,7 @@ def find_model(name: str, scratch: Path | None = None) -> ModelSource:
     if name == BLANK:
         folder = str(write_blank_model(_scratch(scratch) / BLANK))
         return ModelSource(name, folder, folder)
-    if "://" in name or Path(name).expanduser().exists():
+    if "://" in name or on_this_disk(name):
         folder = str(_local_copy(name, scratch))
         return ModelSource(name, folder, folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:

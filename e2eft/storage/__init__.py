@@ -22,13 +22,15 @@ from e2eft.errors import (
 from e2eft.storage.base import (
     Store,
     Stored,
+    check_name,
     check_relative,
     inside,
     join,
+    resolved,
 )
 from e2eft.storage.folders import download_folder, upload_folder
 from e2eft.storage.local import LocalStore
-from e2eft.storage.opening import absolute, open_store
+from e2eft.storage.opening import absolute, on_this_disk, open_store
 from e2eft.storage.patience import be_patient
 from e2eft.storage.s3 import S3Store
 
@@ -45,10 +47,13 @@ __all__ = [
     "UnreachableError",
     "absolute",
     "be_patient",
+    "check_name",
     "check_relative",
     "download_folder",
     "inside",
     "join",
+    "on_this_disk",
     "open_store",
+    "resolved",
     "upload_folder",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from e2eft.errors import StorageError
+from e2eft.errors import DamagedError, StorageError
 
 BUFFER_BYTES = 1 << 20
 """Read ahead by `Store.open`, so that many small reads are few requests."""
@@ -123,6 +123,33 @@ def check_relative(path: str) -> str:
     return path
 
 
+def resolved(path: str | Path) -> Path:
+    """A local path made absolute: `~` and `~user` are homes, links are followed.
+
+    Raises:
+        DamagedError: for a link that leads back to itself.
+        StorageError: for the home of an unknown user, and for what cannot be a path.
+    """
+    try:
+        place = Path(path).expanduser()
+    except RuntimeError:
+        raise StorageError(f"{path}: there is no such home; give the whole path") from None
+    try:
+        return place.resolve()
+    except RuntimeError:
+        raise DamagedError(f"{path} leads to a link that leads back to itself") from None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{str(path)!r} cannot be a path: {error}") from None
+
+
+def check_name(name: str) -> str:
+    """`name`, which somebody else chose, if it is that of a file below a folder, and the only one
+    that this file can have there, else StorageError."""
+    if any(part in ("", ".") for part in check_relative(name).split("/")):
+        raise StorageError(f"path {name!r} cannot be a file's name; rename it")
+    return name
+
+
 def inside(folder: Path, name: str) -> Path:
     """Where `name`, which somebody else chose, lies in a local folder.
 
@@ -130,9 +157,7 @@ def inside(folder: Path, name: str) -> Path:
         StorageError: if that is not in the folder, by its name or by a link on the way, or if
             another name would lie in the same place.
     """
-    if any(part in ("", ".") for part in name.split("/")):
-        raise StorageError(f"path {name!r} cannot be a file's name in {folder}; rename it there")
-    place = folder / check_relative(name)
-    if not place.resolve().is_relative_to(folder.resolve()):
+    place = folder / check_name(name)
+    if not resolved(place).is_relative_to(resolved(folder)):
         raise StorageError(f"path {name!r} leaves {folder} by a link")
     return place

@@ -4,14 +4,19 @@ from pathlib import Path
 
 from e2eft.errors import MissingError
 from e2eft.storage.base import Store, inside, join
+from e2eft.walk import walk_files
 
 
 def upload_folder(folder: Path, store: Store, prefix: str) -> list[str]:
-    """Copies every file under a local folder into the store below `prefix`; returns their paths."""
+    """Copies every file under a local folder into the store below `prefix`; returns their paths.
+
+    Raises:
+        StorageError: as `walk_files`, before anything is copied.
+    """
     paths: list[str] = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        path = "/".join(filter(None, [prefix, file.relative_to(folder).as_posix()]))
-        store.upload(file, path)
+    for file in sorted(walk_files(folder), key=lambda file: file.name):
+        path = "/".join(filter(None, [prefix, file.name]))
+        store.upload(file.path, path)
         paths.append(path)
     return paths
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from e2eft.errors import StorageError
-from e2eft.storage.base import Store, check_relative
+from e2eft.storage.base import Store, check_relative, resolved
 from e2eft.storage.local import LocalStore
 from e2eft.storage.s3 import S3Store
 
@@ -14,7 +14,7 @@ def open_store(uri: str) -> Store:
 
     Raises:
         StorageError: for a scheme other than none, file or s3, an s3 URI without a bucket, or a
-            file URI with a host.
+            file URI with a host, and as `resolved` for a path.
     """
     if not uri:
         raise StorageError("the URI is empty; give a folder, file:///folder or s3://bucket/prefix")
@@ -31,9 +31,27 @@ def open_store(uri: str) -> Store:
         return LocalStore(Path(unquote(path)))
     if "://" in uri:
         raise StorageError(f"{uri!r} has an unknown scheme; use a folder, file:// or s3://")
-    return LocalStore(Path(uri).expanduser().resolve())
+    return LocalStore(resolved(uri))
 
 
 def absolute(uri: str) -> str:
     """`uri` with a relative local path resolved, so that it means the same in another process."""
     return open_store(uri).uri if "://" not in uri else uri
+
+
+def on_this_disk(name: str) -> Path | None:
+    """Where what a name means lies, if it is a path and something is there.
+
+    Raises:
+        StorageError: as `resolved`, and for what may not be looked at.
+    """
+    if "://" in name:
+        return None
+    path = resolved(name)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot look at {path}: {error.strerror}; check the path") from error
+    return path

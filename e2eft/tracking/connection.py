@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 from e2eft.config import TrackingConfig
 from e2eft.errors import E2eftError
 from e2eft.secrets import DATABASES, shown, without_secrets
+from e2eft.storage import resolved
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ def resolve_uri(config: TrackingConfig) -> str:
     uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     prefix = "sqlite:///"
     if uri.startswith(prefix):
-        return f"{prefix}{Path(uri[len(prefix) :]).expanduser().resolve()}"
+        return f"{prefix}{resolved(uri[len(prefix) :])}"
     if shown(uri) != uri:
         _credentialed[shown(uri)] = uri
     return uri

@@ -18,6 +18,7 @@ from e2eft.artifacts.manifest import read_json
 from e2eft.config import TrainConfig
 from e2eft.errors import DamagedError, E2eftError, MissingError
 from e2eft.storage import Store, inside
+from e2eft.walk import walk_files
 
 CHECKPOINTS = "checkpoints"
 SNAPSHOT = f"{CHECKPOINTS}/checkpoint_manager_snapshot.json"
@@ -102,10 +103,9 @@ def _newest_of_version_1(store: Store) -> Checkpoint | None:
 def upload(store: Store, folder: Path, target: str) -> list[FileEntry]:
     """Copies one rank's files; their entries below `target`."""
     entries: list[FileEntry] = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = file.relative_to(folder).as_posix()
-        stored = store.upload(file, f"{target}/{name}")
-        entries.append(FileEntry(name, stored.size, stored.sha256))
+    for file in sorted(walk_files(folder), key=lambda file: file.name):
+        stored = store.upload(file.path, f"{target}/{file.name}")
+        entries.append(FileEntry(file.name, stored.size, stored.sha256))
     return entries
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import re
 import shutil
 import tempfile
@@ -33,7 +32,7 @@ from e2eft.model.pretrained import (
     read_source_card,
 )
 from e2eft.secrets import shown
-from e2eft.storage import MissingError, absolute, open_store
+from e2eft.storage import MissingError, absolute, on_this_disk, open_store
 from e2eft.tracking import (
     NoRun,
     Run,
@@ -147,8 +146,9 @@ def _with_absolute_uris(config: TrainConfig) -> TrainConfig:
         "data": config.data.model_copy(update={"uris": tuple(map(absolute, config.data.uris))}),
         "panel": config.panel.model_copy(update={"uris": tuple(map(absolute, config.panel.uris))}),
     }
-    if "://" not in config.base and os.path.isdir(os.path.expanduser(config.base)):
-        update["base"] = absolute(config.base)
+    here = on_this_disk(config.base)
+    if here and here.is_dir():
+        update["base"] = str(here)
     return config.model_copy(update=update)
 
 

@@ -35,7 +35,8 @@ from e2eft.config import differences, digest_of, refusal, rounding_differences
             "tiny-depth --out o --data a --data b --export-half",
             "tiny-depth --out o --data a --lr 0.001 --limit 5",
             "--data 2 times -> 1 times; --limit None -> 5; --lr 0.0002 -> 0.001; --export-half -> "
-            "--no-export-half; accepted: --limit None --lr 0.0002 --export-half, 2 times --data",
+            "--no-export-half; accepted: --lr 0.0002 --export-half, 2 times --data, "
+            "without --limit",
         ),
         (
             "label",
@@ -43,6 +44,18 @@ from e2eft.config import differences, digest_of, refusal, rounding_differences
             "normals --out o --images i --model m",
             "--images 'my photos' -> i; task depth -> normals; --save-npy -> --no-save-npy; "
             "accepted: --images 'my photos' --save-npy, another recipe (task depth)",
+        ),
+        (
+            "label",
+            "depth --out o --images i --model m",
+            "depth --out o --images i --model m --processing-size 96",
+            "--processing-size None -> 96; accepted: without --processing-size",
+        ),
+        (
+            "label",
+            "depth --out o --images i --model m --processing-size 96",
+            "depth --out o --images i --model m",
+            "--processing-size 96 -> None; accepted: --processing-size 96",
         ),
         (
             "evaluate",
@@ -101,7 +114,7 @@ def test_a_finished_run_that_is_asked_for_an_average_of_its_weights_is_another_r
     old = cli.parse("train", TRAIN.split())
     new = cli.parse("train", [*TRAIN.split(), "--checkpoint.ema-decay", "0.999"])
     assert refusal(differences(old.identity(), new)) == (
-        "--checkpoint.ema-decay None -> 0.999; accepted: --checkpoint.ema-decay None"
+        "--checkpoint.ema-decay None -> 0.999; accepted: without --checkpoint.ema-decay"
     )
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from e2eft import storage, walk
+from e2eft.artifacts import ArtifactError
+from e2eft.artifacts.deletion import require_deletable
+from e2eft.config import TrackingConfig
+from e2eft.model.pretrained import find_model
 from e2eft.storage import (
     ConflictError,
     DamagedError,
@@ -20,9 +24,12 @@ from e2eft.storage import (
     download_folder,
     inside,
     join,
+    on_this_disk,
     open_store,
     upload_folder,
 )
+from e2eft.tracking import resolve_uri
+from e2eft.train.checkpoints import upload
 
 WRITERS = 8
 BLOCK = 1 << 20
@@ -378,3 +385,73 @@ def test_bad_patience_is_named_before_it_is_needed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("E2EFT_STORE_PATIENCE_S", "a while")
     with pytest.raises(StorageError, match=r"E2EFT_STORE_PATIENCE_S='a while' is no number"):
         open_store("s3://bucket/x").read("y")
+
+
+NO_PLACES = {
+    "loop": r".*/loop leads to a link that leads back to itself",
+    "loop/x": r".*/loop/x leads to a link that leads back to itself",
+    "~nobody_here/x": r"~nobody_here/x: there is no such home; give the whole path",
+    "a\0b": r"'a\\x00b' cannot be a path",
+    "\ud800": r"'\\ud800' cannot be a path",
+}
+
+
+@pytest.mark.parametrize("name", NO_PLACES)
+def test_what_leads_nowhere_is_one_line_that_names_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("pool")
+    (tmp_path / "pool").symlink_to("loop")
+    uri = str(tmp_path / name) if name.startswith("loop") else name
+    config = TrackingConfig(tracking_uri=f"sqlite:///{uri}")
+    for call in (open_store, absolute, on_this_disk, find_model, lambda _: resolve_uri(config)):
+        with pytest.raises(StorageError, match=NO_PLACES[name]) as raised:
+            call(uri)
+        assert "\n" not in str(raised.value)
+    assert on_this_disk("nothing") is None and on_this_disk("s3://bucket") is None
+
+
+def test_a_copy_into_a_loop_is_refused(store: LocalStore, tmp_path: Path) -> None:
+    store.write("model/loop/x", b"")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/loop").symlink_to("loop")
+    with pytest.raises(StorageError, match=r"copy/loop/x leads to a link that leads back"):
+        download_folder(store, "model", tmp_path / "copy")
+
+
+def test_a_name_longer_than_a_disk_allows_is_looked_for_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot look at .*x: File name too long"):
+        on_this_disk(str(tmp_path / ("x" * 300)))
+
+
+def test_a_user_without_a_home_may_have_artifacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # As for an unknown user id.
+    require_deletable(LocalStore(tmp_path))
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ArtifactError, match="is a home folder"):
+        require_deletable(LocalStore(tmp_path))
+
+
+def test_a_folder_is_copied_with_what_its_links_lead_to_or_not_at_all(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/x").write_bytes(b"x")
+    folder.mkdir()
+    (folder / "inner").symlink_to(tmp_path / "elsewhere")
+    assert upload_folder(folder, store, "") == ["inner/x"] and store.read("inner/x") == b"x"
+    (folder / "gone").symlink_to(tmp_path / "nothing")
+    for copy in (
+        lambda: upload_folder(folder, store, "model"),
+        lambda: upload(store, folder, "model"),
+    ):
+        with pytest.raises(DamagedError, match=r"folder/gone is a link to .*nothing, which is not"):
+            copy()
+    assert list(store.list("model")) == []
+    with pytest.raises(MissingError, match="nothing is not there, or no folder"):
+        upload_folder(tmp_path / "nothing", store, "model")

@@ -221,6 +221,44 @@ def test_names_that_are_not_registered_say_so(tracking: TrackingConfig, two_vers
         promote_if_better(tracking, two_versions, "99", "abs_rel", 0.1, True, PROTOCOL, DATA)
 
 
+@pytest.mark.parametrize("name", ["../stolen", "{top}/stolen", "a/../../stolen"])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_registered_model_is_not_copied_elsewhere(
+    is_folder: bool,
+    name: str,
+    tracking: TrackingConfig,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the server that holds its files says they are called."""
+    from mlflow.entities import FileInfo
+    from mlflow.store.artifact import artifact_repository_registry as registry
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    listed = FileInfo(name.format(top=tmp_path), is_folder, 4)
+
+    class Foreign(LocalArtifactRepository):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__(str(tmp_path))
+
+        def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+            return [] if path else [listed]
+
+        def _download_file(self, remote_file_path: str, local_path: str) -> None:
+            Path(local_path).write_bytes(b"mine")
+
+    known = registry._artifact_repository_registry._registry
+    monkeypatch.setitem(known, "foreign", Foreign)
+    client, model = client_of(run.uri), f"foreign-{is_folder}-{len(name)}"
+    client.create_registered_model(model)
+    client.create_model_version(model, "foreign://server/model", run.run_id)
+    with pytest.raises(TrackingError, match=rf"cannot download models:/{model}/1"):
+        download_model(tracking, f"models:/{model}/1", tmp_path / "copy" / "of")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["copy", "of"]
+
+
 def test_registering_needs_tracking(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="leave out --no-tracking"):
         register_model(TrackingConfig(), NoRun(), "e2eft-depth", tmp_path)

@@ -31,7 +31,7 @@ from e2eft.data.sources.decoding import decode_each
 from e2eft.data.sources.pixels import BENCHMARK_SIZE, benchmark_corner, read_picture
 from e2eft.geometry.camera import Intrinsics, crop_intrinsics
 from e2eft.geometry.normals import surface_normals
-from e2eft.storage import Store, open_store
+from e2eft.storage import StorageError, Store, check_name, open_store
 
 SEQUENCE_FRAMES = {"Scene01": 447, "Scene02": 233, "Scene06": 270, "Scene18": 339, "Scene20": 837}
 MARIGOLD_VARIATIONS = ("clone", "morning", "overcast", "sunset", "15-deg-left", "15-deg-right")
@@ -154,10 +154,12 @@ class VirtualKittiFrames:
         try:
             with tarfile.open(fileobj=content, mode="r:gz") as archive:
                 for member in archive:
-                    if member.name.endswith(f"/{TABLE}"):
-                        file = archive.extractfile(member)
-                        assert file is not None
-                        index.write(f"textgt/{member.name.removeprefix('./')}", file.read())
+                    if not (member.isfile() and member.name.endswith(f"/{TABLE}")):
+                        continue
+                    name = _member_name(member.name.removeprefix("./"), place)
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    index.write(f"textgt/{name}", file.read())
         except (tarfile.TarError, EOFError, OSError) as error:
             raise CorruptArchiveError(f"{place}: {error}; download it again") from error
         index.write(f"{place}.done", b"")
@@ -217,6 +219,14 @@ class VirtualKittiFrames:
         if found is None:
             raise SampleError("unknown_camera", f"{'/'.join(sequence)}/{TABLE} has no such frame")
         return found
+
+
+def _member_name(name: str, archive: str) -> str:
+    """Raises CorruptArchiveError for a name that leaves the folder it is unpacked into."""
+    try:
+        return check_name(name)
+    except StorageError as error:
+        raise CorruptArchiveError(f"{archive}: {error}") from None
 
 
 def _narrowed(
