@@ -188,6 +188,7 @@ def _register(config: EvaluateConfig, scores: Any) -> None:
     from pathlib import Path
 
     from e2eft import evaluate
+    from e2eft.model.hub import hub_id
     from e2eft.model.pinned import pin_model
     from e2eft.model.pretrained import ModelError, export_source, read_source_card
     from e2eft.tracking import download_model, is_registry_uri
@@ -199,6 +200,8 @@ def _register(config: EvaluateConfig, scores: Any) -> None:
         if is_registry_uri(place):
             # Not where an alias leads now, but what was scored.
             place = str(download_model(config.tracking, uri, Path(scratch, "registered")).folder)
+        elif hub_id(uri):
+            place = uri
         model = pin_model(config.model, uri, place, Path(scratch))
         if model.digest != digest:
             raise ModelError(

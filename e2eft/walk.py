@@ -71,11 +71,17 @@ def walk_files(
 
 def digest_files(files: Mapping[str, Path]) -> str:
     """SHA-256 over the lines `name sha256`, sorted by name, hexadecimal."""
-    whole = hashlib.sha256()
-    for name, path in sorted(files.items()):
+    digests: dict[str, str] = {}
+    for name, path in files.items():
         with path.open("rb") as file:
-            whole.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_lines(digests)
+
+
+def digest_lines(digests: Mapping[str, str]) -> str:
+    """The same of files whose digests are known."""
+    lines = (f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @dataclass

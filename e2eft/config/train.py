@@ -260,8 +260,8 @@ class TrainConfig(Config):
 
     base: Annotated[str, PLACEMENT, INPUT]
     """Model to start from: a packaged name (tiny-sd, tiny-marigold-depth), a folder in Stable
-    Diffusion's
-    diffusers layout, an earlier run's artifact, or a hub id."""
+    Diffusion's diffusers layout, an earlier run's artifact, or a hub id (owner/name, or
+    owner/name@revision)."""
     out: Annotated[str, PLACEMENT]
     """Where checkpoints and the trained model go: a folder, file:// or s3:// URI."""
     task: Annotated[ByRecipe[TaskName], RESULT]

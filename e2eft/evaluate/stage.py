@@ -10,6 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -54,10 +55,12 @@ from e2eft.evaluate.tracked import (
 from e2eft.storage import open_store
 from e2eft.tracking import (
     Run,
+    TrackingError,
     check_tracking,
     complete_run,
     is_registry_uri,
     start_run,
+    version_digest,
 )
 
 OWNED = Owned(
@@ -83,16 +86,21 @@ def look_at(config: EvaluateConfig) -> Place:
     else:
         processing_of(config)
         data = tuple(load_artifact(uri, SHARDS) for uri in config.data)
-        labels = (_model(config.model),)
+        labels = (_model(config, config.model),)
     inputs = (*(artifact.as_parent(DATA) for artifact in data), *labels)
     place = look(open_store(config.out), KIND, config, inputs, OWNED)
     if not place.finished:
+        if config.model and is_registry_uri(config.model):
+            version_digest(config.tracking, config.model)  # raises what kept it from being known
         check_tracking(config.tracking, config.register_as)
     return place
 
 
-def _model(name: str) -> Parent:
+def _model(config: EvaluateConfig, name: str) -> Parent:
+    """A model as an input; without a digest while its registry does not answer."""
     if is_registry_uri(name):
+        with suppress(TrackingError):
+            return Parent("model", name, version_digest(config.tracking, name))
         return Parent("model", name, "")
     # Not above: labels are scored without what a model needs.
     from e2eft.model.pinned import as_input

@@ -1,22 +1,23 @@
 """A model fixed to its bytes: what a long job must not see change under it."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2eft.artifacts import MANIFEST, Parent, load_artifact
+from e2eft.artifacts import MANIFEST, Parent, entries, load_artifact
 from e2eft.model.estimator import CARD_NAME, ModelCard
+from e2eft.model.hub import ModelError, commit_of, one_line, pinned
 from e2eft.model.pretrained import (
     BLANK,
     MODEL_KIND,
-    ModelError,
     ModelSource,
     find_model,
     locate_model,
     read_card,
 )
-from e2eft.storage import absolute, on_this_disk
-from e2eft.walk import digest_files, walk_files
+from e2eft.storage import Store, absolute, on_this_disk, open_store
+from e2eft.walk import digest_files, digest_lines, walk_files
 
 COMPONENTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
 ROOT_FILES = ("model_index.json", CARD_NAME)
@@ -26,9 +27,9 @@ ROOT_FILES = ("model_index.json", CARD_NAME)
 class PinnedModel:
     """A model whose files are on this machine.
 
-    name: as it was asked for; uri: what that was resolved to, e.g. a registered version;
-    digest: SHA-256 over its files' names and digests; sees_image: whether its UNet has channels for
-    an image's latent beside the target's.
+    name: as it was asked for; uri: what that was resolved to, e.g. a registered version, or a
+    commit of the hub; digest: SHA-256 over its files' names and digests; sees_image: whether its
+    UNet has channels for an image's latent beside the target's.
     """
 
     name: str
@@ -59,9 +60,9 @@ def model_files(source: ModelSource) -> dict[str, Path]:
 
 
 def as_input(name: str, role: str) -> Parent:
-    """A model as what something is made from: a training run by its manifest's digest, files on
-    this machine by theirs, anything else by its name, which then is all that is known of it.
-    Nothing is fetched.
+    """A model as what something is made from: a training run by its manifest's digest, other files
+    by theirs, which are read through wherever they lie, a model of the hub by its commit. That is
+    "" where the hub does not answer and nothing is cached.
 
     Raises:
         ModelError: if there is none of that name, as far as that can be seen from here.
@@ -73,14 +74,34 @@ def as_input(name: str, role: str) -> Parent:
     is_folder = here is not None and here.is_dir()
     if "://" in name or is_folder:
         uri = absolute(name)
-        store, _ = locate_model(uri)
+        store, folder = locate_model(uri)
         if store.exists(MANIFEST):
             return load_artifact(uri, MODEL_KIND).as_parent(role)
         if "://" in name:
-            return Parent(role, name, "")
+            return Parent(role, name, _stored_digest(store, folder))
     source = find_model(name)
-    digest = digest_files(model_files(source)) if Path(source.unet).is_dir() else ""
-    return Parent(role, absolute(name) if is_folder else name, digest)
+    if not Path(source.unet).is_dir():
+        with suppress(ModelError):
+            return Parent(role, name, commit_of(name))
+        return Parent(role, name, "")
+    return Parent(role, absolute(name) if is_folder else name, digest_files(model_files(source)))
+
+
+def content_digest(model: Parent) -> str:
+    """The digest of `as_input` if it is of a model's files in a store that may change under a job;
+    "" if it is of something else."""
+    if "://" not in model.uri or open_store(model.uri).exists(MANIFEST):
+        return ""
+    return model.digest
+
+
+def _stored_digest(store: Store, folder: str) -> str:
+    """What `digest_files` gives of a model's `model_files` once they are on this machine."""
+    base = f"{folder}/" if folder else ""
+    names = sorted(path[len(base) :] for path, _ in store.list(base) if not path.endswith("/"))
+    wanted = [name for name in names if name.split("/")[0] in COMPONENTS or name in ROOT_FILES]
+    read = entries(store, [f"{base}{name}" for name in wanted])
+    return digest_lines({name: entry.sha256 for name, entry in zip(wanted, read, strict=True)})
 
 
 def pin_model(name: str, uri: str, location: str, scratch: Path) -> PinnedModel:
@@ -94,7 +115,10 @@ def pin_model(name: str, uri: str, location: str, scratch: Path) -> PinnedModel:
     Raises:
         ModelError: if there is none, or a component is missing.
     """
-    source = _local(find_model(location, scratch))
+    source = find_model(location, scratch)
+    if not Path(source.unet).is_dir():
+        source = _fetched(source)
+        uri = pinned(location, Path(source.unet).name)  # The folder is called by the commit.
     files = model_files(source)
     for component in COMPONENTS:
         if not any(path.startswith(f"{component}/") for path in files):
@@ -111,17 +135,20 @@ def _setting(files: dict[str, Path], component: str, key: str) -> int:
     return json.loads(path.read_text())[key]
 
 
-def _local(source: ModelSource) -> ModelSource:
-    if Path(source.unet).is_dir():
-        return source
+def _fetched(source: ModelSource) -> ModelSource:
+    """A model of the hub, brought to this machine's cache."""
     from huggingface_hub import snapshot_download
 
     wanted = [f"{part}/*.{kind}" for part in COMPONENTS for kind in ("json", "txt", "safetensors")]
-    folder = snapshot_download(
-        source.unet,
-        allow_patterns=[*ROOT_FILES, *wanted],
-        ignore_patterns=["*fp16*", "*non_ema*", "*openvino*", "*flax*"],
-    )
+    try:
+        folder = snapshot_download(
+            source.unet,
+            revision=source.revision or None,
+            allow_patterns=[*ROOT_FILES, *wanted],
+            ignore_patterns=["*fp16*", "*non_ema*", "*openvino*", "*flax*"],
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {source.name!r}: {one_line(error)}") from error
     return ModelSource(source.name, folder, folder)
 
 

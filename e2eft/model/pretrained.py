@@ -17,10 +17,10 @@ from transformers.utils import logging as transformers_logging
 
 from e2eft.artifacts import MANIFEST, load_artifact
 from e2eft.config import VAE_FACTOR, ConvInHalving, ModelConfig
-from e2eft.errors import E2eftError
 from e2eft.model.blank import write_blank_model
 from e2eft.model.codec import Codec
 from e2eft.model.estimator import CARD_NAME, Estimator, ModelCard
+from e2eft.model.hub import ModelError, hub_id
 from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
 from e2eft.model.prediction import NoiseSchedule
 from e2eft.storage import Store, download_folder, on_this_disk, open_store
@@ -40,22 +40,23 @@ IMAGE_PIPELINE = "StableDiffusionPipeline"
 PIPELINES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
 
 
-class ModelError(E2eftError):
-    """A model that cannot be found or does not fit; the message names it and what would."""
-
-
 @dataclass(frozen=True)
 class ModelSource:
-    """Where each component of a model lies: a folder or hub id, and the subfolder in it."""
+    """Where each component of a model lies: a folder or hub id, and the subfolder in it.
+
+    revision: of a hub id; "": the newest one.
+    """
 
     name: str
     unet: str
     shared: str
+    revision: str = ""
 
     def of(self, component: str) -> dict[str, str]:
         """Arguments of `from_pretrained` for one component."""
         root = self.unet if component == "unet" else self.shared
-        return {"pretrained_model_name_or_path": root, "subfolder": component}
+        place = {"pretrained_model_name_or_path": root, "subfolder": component}
+        return place | ({"revision": self.revision} if self.revision else {})
 
     def text(self, name: str) -> str | None:
         """A file of the model's root, or None if there is none."""
@@ -66,7 +67,8 @@ class ModelSource:
         from huggingface_hub.errors import EntryNotFoundError
 
         try:
-            return Path(hf_hub_download(self.unet, name)).read_text()
+            revision = self.revision or None
+            return Path(hf_hub_download(self.unet, name, revision=revision)).read_text()
         except EntryNotFoundError:
             return None
 
@@ -89,13 +91,15 @@ def find_model(name: str, scratch: Path | None = None) -> ModelSource:
     if "://" in name or on_this_disk(name):
         folder = str(_local_copy(name, scratch))
         return ModelSource(name, folder, folder)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    found = hub_id(name)
+    if found is None:
         known = ", ".join(PACKAGED)
         raise ModelError(
             f"model {name!r} is not there; give a folder, a run's URI, a hub id "
             f"(owner/name), models:/name@alias, or one of: {known}"
         )
-    return ModelSource(name, name, name)
+    repository, revision = found
+    return ModelSource(name, repository, repository, revision)
 
 
 def _scratch(folder: Path | None) -> Path:
@@ -213,8 +217,7 @@ def read_source_card(source: ModelSource) -> ModelCard:
 
 
 def _load_component_config(kind: Any, source: ModelSource, component: str) -> dict[str, Any]:
-    place = source.of(component)
-    return kind.load_config(place["pretrained_model_name_or_path"], subfolder=component)
+    return kind.load_config(**source.of(component))
 
 
 def export_source(source: ModelSource, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from e2eft.tracking.registry import (
     registered_version,
     registering,
     resolve_version,
+    version_digest,
 )
 from e2eft.tracking.runs import NoRun, Run, complete_run, start_run
 
@@ -39,4 +40,5 @@ __all__ = [
     "resolve_uri",
     "resolve_version",
     "start_run",
+    "version_digest",
 ]

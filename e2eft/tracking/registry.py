@@ -1,5 +1,6 @@
 """The model registry: models that serve themselves, and the alias `challenger` of the newest."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -100,6 +101,24 @@ def resolve_version(config: TrackingConfig, model: str) -> tuple[str, str]:
             "write models:/NAME@champion or models:/NAME/VERSION; models are registered with "
             "e2eft evaluate ... --register NAME"
         ) from None
+
+
+def version_digest(config: TrackingConfig, model: str) -> str:
+    """SHA-256 of which version a registered model is, and of what it holds: the digest of the files
+    that it was registered with, or, of one that others registered, where they are and since when.
+
+    Raises:
+        TrackingError: as `resolve_version`.
+    """
+    name, number = resolve_version(config, model)
+    uri = resolve_uri(config)
+    client = connect(uri)
+    try:
+        version = within(uri, lambda: client.get_model_version(name, number))
+    except Exception as error:
+        raise unavailable(uri, error) from None
+    content = version.tags.get(DIGEST_TAG) or f"{version.source} {version.creation_timestamp}"
+    return hashlib.sha256(f"{name} {number} {content}".encode()).hexdigest()
 
 
 def download_model(

@@ -11,15 +11,20 @@ from typing import Any
 import torch.distributed as dist
 
 from e2eft.errors import E2eftError, as_json, from_json
-from e2eft.model.pretrained import ModelSource, find_model
+from e2eft.model.pinned import model_files
+from e2eft.model.pretrained import ModelError, ModelSource, find_model
+from e2eft.walk import digest_files
 
 
 @contextmanager
-def base_model(name: str) -> Iterator[ModelSource]:
+def base_model(name: str, digest: str = "") -> Iterator[ModelSource]:
     """Where the base model lies on this node. Collective.
 
     The first rank of each node (LOCAL_RANK 0 of NODE_RANK) looks for it, into a folder that goes
     when that rank leaves; by then the others must have loaded it.
+
+    Args:
+        digest: of its files; "": whatever they are.
 
     Raises:
         E2eftError: on every rank, what it was on the first that did not find it.
@@ -29,7 +34,7 @@ def base_model(name: str) -> Iterator[ModelSource]:
         mine: dict[str, Any] = {}
         if os.environ["LOCAL_RANK"] == "0":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="e2eft-base-"))
-            mine = _found(name, Path(folder))
+            mine = _found(name, digest, Path(folder))
         everywhere: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(everywhere, (node, mine))
         found = {of_node: there for of_node, there in everywhere if there}
@@ -39,8 +44,14 @@ def base_model(name: str) -> Iterator[ModelSource]:
         yield ModelSource(**found[node])
 
 
-def _found(name: str, scratch: Path) -> dict[str, Any]:
+def _found(name: str, digest: str, scratch: Path) -> dict[str, Any]:
     try:
-        return asdict(find_model(name, scratch))
+        source = find_model(name, scratch)
+        if digest and digest_files(model_files(source)) != digest:
+            raise ModelError(
+                f"the base model {name} has changed since the run began; put it back, or train "
+                "with --overwrite"
+            )
+        return asdict(source)
     except E2eftError as error:
         return {"error": as_json(error)}

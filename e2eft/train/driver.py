@@ -24,7 +24,8 @@ from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig
 from e2eft.data.mixture import depth_ranges_m
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
-from e2eft.model.pinned import as_input
+from e2eft.model.hub import commit_of, hub_id, pinned
+from e2eft.model.pinned import as_input, content_digest
 from e2eft.model.pretrained import (
     MODEL_FOLDER,
     MODEL_KIND,
@@ -81,7 +82,7 @@ def run(config: TrainConfig) -> Artifact:
         require_truth(index, config.task)
     config = _with_depth_ranges(_as_begun(config), shards)
     inputs = (
-        as_input(config.base, "base"),
+        _base(config),
         *(index.artifact.as_parent("data") for index in shards),
     )
     place = look(open_store(config.out), MODEL_KIND, config, inputs, OWNED)
@@ -152,6 +153,27 @@ def _with_absolute_uris(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=update)
 
 
+def _base(config: TrainConfig) -> Parent:
+    """The base model; of one on the hub the commit that the run was begun with."""
+    begun = None if config.overwrite else recorded(open_store(config.out))
+    for parent in begun.inputs if begun else ():
+        if (parent.role, parent.uri) == ("base", config.base) and _is_commit(parent):
+            return parent
+    return as_input(config.base, "base")
+
+
+def _is_commit(base: Parent) -> bool:
+    """Whether a base model was recorded by a commit of the hub, which is a SHA-1."""
+    return hub_id(base.uri) is not None and len(base.digest) == 40
+
+
+def _for_workers(config: TrainConfig, base: Parent) -> dict[str, Any]:
+    """The configuration, its base model fixed to what the run was begun with."""
+    if _is_commit(base):
+        config = config.model_copy(update={"base": pinned(base.uri, base.digest)})
+    return {"config": config.model_dump(mode="json"), "base_digest": content_digest(base)}
+
+
 def _with_depth_ranges(config: TrainConfig, shards: list[ShardIndex]) -> TrainConfig:
     """Defaults follow from what the shards were made of; what is trained is recorded."""
     ranges_m = depth_ranges_m(config.data.max_depth_m, shards)
@@ -179,6 +201,9 @@ def _require_possible(config: TrainConfig, place: Place) -> bool:
         checkpoint = newest(place.store, record.id, version_1=version_1)
         if checkpoint:
             require_restorable(checkpoint, config)
+    base = place.inputs[0]
+    if not base.digest and hub_id(base.uri):
+        commit_of(base.uri)  # raises what kept it from being known
     check_tracking(config.tracking, config.register_as)
     return _require_cluster(config)
 
@@ -231,7 +256,7 @@ def _fit(config: TrainConfig, claim: Claim, run: Run, use_gpu: bool) -> None:
     if use_gpu:
         resources["GPU"] = 1
     settings = {
-        "config": config.model_dump(mode="json"),
+        **_for_workers(config, claim.place.inputs[0]),
         "run": None if isinstance(run, NoRun) else {"uri": run.uri, "run_id": run.run_id},
         "writer": vars(claim.writer),
         "version_1": claim.record.identity_version == 1,

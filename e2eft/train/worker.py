@@ -106,8 +106,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     """The function that Ray Train runs on every worker.
 
     Args:
-        settings: `config` (JSON of TrainConfig), `run` (a Run's fields, or None), `writer` (fields
-            of the artifact's Writer), `version_1` (whether the run is of that).
+        settings: `config` (JSON of TrainConfig), `base_digest` (see `base_model`), `run` (a Run's
+            fields, or None), `writer` (fields of the artifact's Writer), `version_1` (whether the
+            run is of that).
 
     Raises:
         HandedBackError: with what ended this rank.
@@ -122,14 +123,17 @@ def train_worker(settings: dict[str, Any]) -> None:
     watch = Watch(context.rank, config.scaling.hang_timeout_s)
     try:
         with handing_back(context.rank):
-            run_watched(partial(_train_rank, context, config, watch), watch)
+            rank = partial(_train_rank, context, config, settings["base_digest"], watch)
+            run_watched(rank, watch)
     finally:
         # Ray ends this process without what a normal end would do.
         if run:
             run.flush()
 
 
-def _train_rank(context: RayTrainContext, config: TrainConfig, watch: Watch) -> None:
+def _train_rank(
+    context: RayTrainContext, config: TrainConfig, base_digest: str, watch: Watch
+) -> None:
     # Threads and the current device are a thread's own, and this one is not Ray Train's.
     if context.device.type == "cpu":
         torch.set_num_threads(config.scaling.cpus_per_worker)
@@ -138,7 +142,7 @@ def _train_rank(context: RayTrainContext, config: TrainConfig, watch: Watch) -> 
         torch.cuda.set_device(context.device)
     torch.manual_seed(config.seed)
     watch.alone(f"the base model {config.base}")
-    with base_model(config.base) as source:
+    with base_model(config.base, base_digest) as source:
         with _correctable():
             objective = build(config, source, context.device)
         train(context, config, source, objective, watch)

@@ -26,9 +26,11 @@ from e2eft.tracking import (
     resolve_uri,
     resolve_version,
     start_run,
+    version_digest,
 )
 from e2eft.tracking.connection import client_of
 from e2eft.tracking.packaging import serving_requirements, serving_signature
+from e2eft.tracking.registry import DIGEST_TAG
 from e2eft.tracking.runs import flatten
 from tests.services import free_ports
 
@@ -257,6 +259,23 @@ def test_a_registered_model_is_not_copied_elsewhere(
         download_model(tracking, f"models:/{model}/1", tmp_path / "copy" / "of")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     assert [path.name for path in tmp_path.rglob("*")] == ["copy", "of"]
+
+
+def test_the_digest_of_a_registered_model_is_of_its_version_and_content(
+    tracking: TrackingConfig, two_versions: str, run: Run
+) -> None:
+    client, name = client_of(run.uri), two_versions
+    client.set_registered_model_alias(name, "champion", "1")
+    first, second = (version_digest(tracking, f"models:/{name}/{number}") for number in (1, 2))
+    assert version_digest(tracking, f"models:/{name}@champion") == first != second
+    client.set_registered_model_alias(name, "champion", "2")
+    assert version_digest(tracking, f"models:/{name}@champion") == second
+    client.set_model_version_tag(name, "1", DIGEST_TAG, DATA)
+    client.set_model_version_tag(name, "2", DIGEST_TAG, DATA)
+    same = [version_digest(tracking, f"models:/{name}/{number}") for number in (1, 2)]
+    assert len({first, second, *same}) == 4
+    with pytest.raises(TrackingError, match="is not in the registry"):
+        version_digest(tracking, "models:/nobody@champion")
 
 
 def test_registering_needs_tracking(tmp_path: Path) -> None:

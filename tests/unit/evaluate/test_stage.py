@@ -12,14 +12,16 @@ import pytest
 from PIL import Image
 
 from e2eft import evaluate
-from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, verify
+from e2eft.artifacts import Artifact, ArtifactError, Parent, Place, load_artifact, verify
+from e2eft.config import TrackingConfig
 from e2eft.data import labels as label_files
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ROWS_PER_GROUP
-from e2eft.evaluate import job
+from e2eft.evaluate import job, stage
 from e2eft.evaluate.chunks import Job, score_chunk
 from e2eft.evaluate.protocols import LeastSquaresDepth, PerImageMean
 from e2eft.evaluate.scores import SUMMARY, TABLE
+from e2eft.tracking import TrackingError
 from tests.scored_frames import (
     HEIGHT,
     WIDTH,
@@ -394,3 +396,41 @@ def test_a_chunk_scores_only_its_own_frames(
     chunks = plan_chunks(task, [[frame.key for frame in frames]], 32)
     assert [len(json.loads(chunk["chunk"])["labels"]) for chunk in chunks] == [19, 14]
     assert [row["key"] for row in score_chunk(chunks[1], task)] == [f.key for f in frames[19:]]
+
+
+CHAMPION = "models:/depth@champion"
+
+
+def test_an_alias_that_leads_elsewhere_meanwhile_is_another_model(
+    tmp_path: Path, shards: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = {CHAMPION: "7" * 64, "models:/depth/7": "7" * 64}
+
+    def answer(_: TrackingConfig, model: str) -> str:
+        if model not in digests:
+            raise TrackingError("the registry does not answer")
+        return digests[model]
+
+    monkeypatch.setattr(stage, "version_digest", answer)
+
+    def look_at(model: str = CHAMPION) -> Place:
+        fields = {"model": model, "labels": ()}
+        return stage.look_at(config_of(tmp_path / "scores", "depth", [shards], **fields))
+
+    place = look_at()
+    assert place.inputs[-1] == Parent("model", CHAMPION, "7" * 64)
+    with place.take() as claim:
+        claim.writer.create("labels/00/_claim.json", b"{}")
+    assert look_at().record and look_at("models:/depth/7").record
+    digests[CHAMPION] = "8" * 64
+    with pytest.raises(ArtifactError, match=r"model .*@champion holds something else than"):
+        look_at()
+    assert look_at("models:/depth/7").record
+    del digests[CHAMPION]
+    with pytest.raises(TrackingError, match="does not answer"):
+        look_at()
+    # A claim that is older than such digests.
+    digests[CHAMPION] = "8" * 64
+    claim_file = tmp_path / "scores/_claim.json"
+    claim_file.write_text(claim_file.read_text().replace("7" * 64, ""))
+    assert look_at().record and not look_at().replaces

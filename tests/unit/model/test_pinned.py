@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from e2eft.errors import DamagedError
-from e2eft.model.pinned import model_files, pin_model
-from e2eft.model.pretrained import ModelSource
+from e2eft.artifacts import Parent
+from e2eft.errors import DamagedError, from_json
+from e2eft.model.pinned import as_input, content_digest, model_files, pin_model
+from e2eft.model.pretrained import ModelError, ModelSource
+from e2eft.train.base import _found
 from e2eft.walk import digest_files
 from tests.tiny_models import blank_source
 
@@ -45,3 +47,31 @@ def test_a_file_that_a_link_promises_is_missed(tmp_path: Path) -> None:
     weights.symlink_to(tmp_path / "gone")
     with pytest.raises(DamagedError, match=r"unet/.*is a link to .*gone, which is not there"):
         pin_model("m", "m", str(tmp_path / "model"), tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "nested"])
+def test_a_model_in_a_store_has_the_digest_of_its_files_wherever_they_are(
+    prefix: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store" / prefix
+    blank_source(folder)
+    (folder / "notes.txt").write_text("not a part of it")
+    base = as_input(f"file://{folder}", "base")
+    assert base == Parent("base", f"file://{folder}", digest(folder))
+    assert content_digest(base) == base.digest
+    assert as_input(str(folder), "base") == Parent("base", str(folder), base.digest)
+    assert content_digest(as_input("tiny-sd", "base")) == ""
+    (folder / "notes.txt").write_text("changed")
+    assert as_input(base.uri, "base") == base
+    (folder / "scheduler/scheduler_config.json").write_text("{}")
+    assert as_input(base.uri, "base").digest not in ("", base.digest)
+
+
+def test_a_base_that_has_changed_since_it_was_recorded_is_not_trained(tmp_path: Path) -> None:
+    blank_source(tmp_path / "model")
+    recorded = as_input(f"file://{tmp_path}/model", "base")
+    for digest in ("", recorded.digest):
+        assert _found(recorded.uri, digest, tmp_path)["unet"] == str(tmp_path / "model")
+    (tmp_path / "model/scheduler/scheduler_config.json").write_text("{}")
+    error = from_json(_found(recorded.uri, recorded.digest, tmp_path)["error"])
+    assert isinstance(error, ModelError) and "has changed since the run began" in str(error)
