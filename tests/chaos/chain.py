@@ -73,13 +73,14 @@ def attacks_of(job: Job, place: Place, seed: int) -> list[Attack]:
 
 @dataclass
 class Chain:
-    """wrong: what was not as it should be."""
+    """away_s: how long S3 is away, 5 to 60 s if 0. wrong: what was not as it should be."""
 
     field: Field
     job: Job
     place: Place
     name: str
     attacks: list[Attack]
+    away_s: float = 0.0
     landed: list[Landing] = field(default_factory=list)
     missed: list[Attack] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
@@ -171,7 +172,7 @@ class Chain:
         elif kind == "second":
             landing.said = self._second(landing.attack.phase)
         elif kind == "store":
-            seconds = self._seed.choice(AWAY_S)
+            seconds = self.away_s or self._seed.choice(AWAY_S)
             landing.said = f"away for {seconds} s"
             self.field.proxy.be("refusing", seconds)
         else:

@@ -4,16 +4,30 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.chain import Attack, Chain, Kind, attacks_of
+from tests.chaos.chain import Attack, Chain, Kind
 from tests.chaos.field import Field, field
 from tests.chaos.jobs import Job, Place
 from tests.chaos.watch import Phase
 
-HANDFUL: dict[tuple[Job, Place], dict[Phase, Kind]] = {
-    (Job("prepare"), "s3"): {"claim": "driver", "part": "store", "commit": "driver"},
-    (Job("train", 2), "disk"): {"upload": "writer", "register": "stop", "after": "driver"},
-    (Job("label"), "disk"): {"part": "second", "commit": "full"},
-}
+Attacks = dict[Phase, Kind]
+HANDFUL: list[tuple[Job, Place, Attacks]] = [
+    (Job("prepare"), "s3", {"claim": "driver", "part": "store", "commit": "driver"}),
+    (Job("label"), "disk", {"part": "second", "commit": "full", "after": "driver"}),
+]
+DEEP: list[tuple[Job, Place, Attacks]] = [
+    (Job("train", 2), "disk", {"upload": "writer", "register": "stop", "after": "driver"}),
+    (
+        Job("train", 3),
+        "s3",
+        {
+            "claim": "driver",
+            "upload": "driver",
+            "prune": "writer",
+            "export": "driver",
+            "commit": "driver",
+        },
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,30 +36,25 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         yield started
 
 
+def named(value: Job | Place | Attacks) -> str:
+    return value.name if isinstance(value, Job) else "" if isinstance(value, dict) else value
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("job", "place"), HANDFUL, ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(
+    ("job", "place", "attacks_at"),
+    [*HANDFUL, *(pytest.param(*each, marks=pytest.mark.deep) for each in DEEP)],
+    ids=named,
+)
 def test_attacked_and_run_again_it_ends_as_if_undisturbed(
-    there: Field, job: Job, place: Place
+    there: Field, job: Job, place: Place, attacks_at: Attacks
 ) -> None:
     undisturbed = Chain(there, job, "disk", f"undisturbed-{job.name}", [])
     expected = undisturbed.run(None)
     assert expected and undisturbed.wrong == []
-    attacks = [Attack(phase, 1, kind) for phase, kind in HANDFUL[job, place].items()]
-    chain = Chain(there, job, place, f"attacked-{job.name}", attacks)
+    attacks = [Attack(phase, 1, kind) for phase, kind in attacks_at.items()]
+    chain = Chain(there, job, place, f"attacked-{job.name}", attacks, away_s=5.0)
     chain.run(expected)
     assert chain.wrong == [] and chain.missed == []
     assert [landing.attack for landing in chain.landed] == attacks
     assert all(landing.dead is not False for landing in chain.landed)
-
-
-@pytest.mark.deep
-@pytest.mark.parametrize("place", ["disk", "s3"])
-@pytest.mark.parametrize(
-    "job", [Job("prepare"), Job("train", 3), Job("label")], ids=lambda j: j.name
-)
-def test_attacked_at_every_phase(there: Field, job: Job, place: Place) -> None:
-    undisturbed = Chain(there, job, "disk", f"undisturbed-{place}-{job.name}", [])
-    expected = undisturbed.run(None)
-    chain = Chain(there, job, place, f"every-{job.name}", attacks_of(job, place, 0))
-    chain.run(expected)
-    assert chain.wrong == []

@@ -219,7 +219,10 @@ def committed(artifact: Artifact) -> dict[str, bytes]:
     return {path: artifact.store.read(path) for path in paths}
 
 
-@pytest.mark.parametrize("there", [None, 0], ids=["same", "overwriting"])
+@pytest.mark.parametrize(
+    "there",
+    [pytest.param(None, id="same"), pytest.param(0, id="overwriting", marks=pytest.mark.deep)],
+)
 def test_stopped_before_any_request_and_replaced(there: int | None, s3_env: S3Server) -> None:
     number, displaced = 0, 0
     folder = s3_env.uri(f"stopped-{secrets.token_hex(4)}")

@@ -54,6 +54,11 @@ OTHER = {
 """Flags that make another configuration of each kind, and the field that differs."""
 
 
+def first_and_deep(names: tuple[str, ...]) -> list[Any]:
+    """The first in `make test`, the others in `make test-deep`."""
+    return [names[0], *(pytest.param(name, marks=pytest.mark.deep) for name in names[1:])]
+
+
 def test_finished_shards_are_read(untouched: Frozen) -> None:
     shards = open_shards(untouched.uri("shards/finished"))
     assert verify(shards.artifact) == [] and shards.artifact.counts["frames"] == len(shards) == 4
@@ -188,7 +193,7 @@ def finish(frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]) -> None
     assert_is_done(frozen, name, capfd)
 
 
-@pytest.mark.parametrize("name", HALF_SHARDS)
+@pytest.mark.parametrize("name", first_and_deep(HALF_SHARDS))
 def test_half_finished_shards_are_finished(
     frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,7 +210,7 @@ def test_half_finished_shards_are_finished(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HALF_RUNS)
+@pytest.mark.parametrize("name", first_and_deep(HALF_RUNS))
 def test_half_finished_runs_resume_from_their_checkpoint(
     frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,7 +245,7 @@ def assert_same_weights(run: Path, undisturbed: Path) -> None:
         torch.testing.assert_close(made[key], weight, rtol=1e-3, atol=1e-4, msg=key)
 
 
-@pytest.mark.parametrize("name", HALF_LABELS)
+@pytest.mark.parametrize("name", first_and_deep(HALF_LABELS))
 def test_half_finished_labels_are_finished(
     frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def test_what_is_written_while_a_server_stands_still_is_there_in_order_when_it_g
     assert rows == [(0, -1.0), *((step, float(step)) for step in range(1, STEPS + 1))]
 
 
+@pytest.mark.deep
 def test_a_server_that_is_gone_at_the_end_is_one_line(
     server: MlflowServer, caplog: pytest.LogCaptureFixture
 ) -> None:

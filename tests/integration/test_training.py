@@ -53,6 +53,13 @@ def config_of(data: str, *more: str) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
+def undisturbed(shards_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Without Ray, as the command is by default: ZeRO 2 on two processes."""
+    config = config_of(shards_uri, "--zero-stage", "2")
+    return run_processes(tmp_path_factory.mktemp("plain"), 2, {"zero-2": config})["zero-2"]
+
+
+@pytest.fixture(scope="module")
 def plain_runs(shards_uri: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """Without Ray: each ZeRO stage on two processes, and one process alone."""
     folder = tmp_path_factory.mktemp("plain")
@@ -62,7 +69,7 @@ def plain_runs(shards_uri: str, tmp_path_factory: pytest.TempPathFactory) -> dic
     return outcomes | run_processes(folder, 1, alone)
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_every_zero_stage_takes_the_same_way(plain_runs: dict[str, Outcome]) -> None:
     """The same losses, micro-batch by micro-batch, to 1e-4; two workers or one."""
     reference = plain_runs["zero-2"]
@@ -104,7 +111,7 @@ def wait_for_checkpoint(process: ServiceProcess, out: Path, timeout_s: float = 3
 
 @pytest.mark.slow
 def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
-    shards_uri: str, plain_runs: dict[str, Outcome], tmp_path: Path, capsys: Any
+    shards_uri: str, undisturbed: Outcome, tmp_path: Path, capsys: Any
 ) -> None:
     from mlflow import MlflowClient
 
@@ -135,7 +142,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
     artifact = load_artifact(str(out))
     assert verify(artifact) == [] and artifact.counts == {"optimizer_steps": STEPS}
     made = load_file(out / "model/unet/diffusion_pytorch_model.safetensors")
-    wanted = plain_runs["zero-2"].weights
+    wanted = undisturbed.weights
     assert made.keys() == wanted.keys()
     for name, weight in made.items():
         assert torch.equal(weight, wanted[name]), name
@@ -154,7 +161,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
     assert "already trained" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.deep
 def test_what_would_fail_again_fails_once_and_in_one_line(tmp_path: Path) -> None:
     """Frames of two sizes in one dataset, which ranks notice when they come to them."""
     data, out = str(tmp_path / "shards"), tmp_path / "run"

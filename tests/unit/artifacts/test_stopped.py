@@ -24,6 +24,8 @@ from tests.artifacts import (
     work_in,
 )
 
+OVERWRITING = {"seed": 1, "overwrite": True}
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
@@ -75,13 +77,14 @@ def continued(child: int) -> int:
 @pytest.mark.parametrize(
     ("there", "first", "second"),
     [
-        (None, {}, {}),
-        (None, {}, {"seed": 1, "overwrite": True}),
-        (0, {"seed": 1, "overwrite": True}, {"seed": 1, "overwrite": True}),
-        (0, {"seed": 1, "overwrite": True}, {"seed": 2, "overwrite": True}),
-        (0, {"seed": 1, "overwrite": True}, {"seed": 0}),
+        pytest.param(None, {}, {}, id="same"),
+        pytest.param(
+            None, {}, {"seed": 1, "overwrite": True}, id="overwritten", marks=pytest.mark.deep
+        ),
+        pytest.param(0, OVERWRITING, OVERWRITING, id="overwriting-same", marks=pytest.mark.deep),
+        pytest.param(0, OVERWRITING, {"seed": 2, "overwrite": True}, id="overwriting-other"),
+        pytest.param(0, OVERWRITING, {"seed": 0}, id="overwriting-old", marks=pytest.mark.deep),
     ],
-    ids=["same", "overwritten", "overwriting-same", "overwriting-other", "overwriting-old"],
 )
 def test_stopped_before_any_change_and_replaced(
     there: int | None, first: dict[str, object], second: dict[str, object], tmp_path: Path

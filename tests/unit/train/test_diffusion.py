@@ -75,7 +75,9 @@ def test_timesteps_are_uniform(diffusion: DiffusionObjective) -> None:
     assert abs(sum(drawn) / len(drawn) - 499.5) < 110
 
 
-@pytest.mark.parametrize(("skew", "mean"), [(1.0, 1 / 2), (3.0, 3 / 4)])
+@pytest.mark.parametrize(
+    ("skew", "mean"), [pytest.param(1.0, 1 / 2, marks=pytest.mark.deep), (3.0, 3 / 4)]
+)
 def test_timesteps_can_be_skewed_to_the_noisy_end(skew: float, mean: float, models: Path) -> None:
     """The density of t/T is skew (t/T)^(skew - 1), of which the mean is skew / (skew + 1)."""
     objective = objective_of(models, objective=DIFFUSION | {"timestep_skew": skew})
@@ -88,7 +90,7 @@ def test_timesteps_can_be_skewed_to_the_noisy_end(skew: float, mean: float, mode
     assert float(drawn.min()) >= 0 and float(drawn.max()) == pytest.approx(0.999, abs=0.02)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.75])
+@pytest.mark.parametrize("share", [pytest.param(0.25, marks=pytest.mark.deep), 0.75])
 def test_a_share_of_the_samples_is_noised_for_the_single_step(share: float, models: Path) -> None:
     settings = DIFFUSION | {"timestep_skew": 2.0}
     drawn = {}

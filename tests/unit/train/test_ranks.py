@@ -58,11 +58,20 @@ def test_the_logged_loss_is_of_all_ranks_and_a_bad_one_ends_all(
     assert f"the loss is nan on the micro-batch of frames {key} (rank 1)" in bad_rank["error"]
 
 
-def test_an_average_goes_on_from_a_checkpoint_whatever_the_ranks_share(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param([(1, "fp32"), (3, "bf16")], id="some"),
+        pytest.param(STAGES, id="all", marks=pytest.mark.deep),
+    ],
+)
+def test_an_average_goes_on_from_a_checkpoint_whatever_the_ranks_share(
+    stages: list[tuple[int, str]], tmp_path: Path
+) -> None:
     """Weights of 15 and 3 elements on two ranks."""
     configs = {
         f"{stage}-{precision}": two_ranks("d", zero={"stage": stage, "precision": precision})
-        for stage, precision in STAGES
+        for stage, precision in stages
     }
     spawn(tmp_path, 2, configs, average_and_restore)
     start = torch.nn.Linear(5, 3).state_dict()
