@@ -13,6 +13,8 @@ from e2eft.errors import ConflictError, DeniedError, MissingError, StorageError
 from e2eft.storage.base import BUFFER_BYTES, CHUNK_BYTES, Found, Store, Stored, check_relative
 from e2eft.walk import walk_files
 
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+"""What disks that have no hard links say."""
 STAGED_SUFFIX = ".tmp"
 """Of files that are being written; their names begin with a dot."""
 
@@ -106,6 +108,8 @@ class LocalStore(Store):
         except FileExistsError:
             return False
         except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
             raise StorageError(
                 f"cannot create {self._at(path)}: {error.strerror}; the disk must allow hard "
                 "links, or only one job may write there (--single-writer)"

@@ -162,9 +162,11 @@ class Chain:
             landing.dead = killed(driver.pid if kind == "driver" else change.pid)
         elif kind == "node":
             node = self.field.node_of(change.pid)
-            self.field.cluster.kill_worker(node)
+            cluster = self.field.cluster
+            assert cluster
+            cluster.kill_worker(node)
             landing.dead = not node.is_running
-            self.field.cluster.add_worker(3)
+            cluster.add_worker(3)
         elif kind == "stop":
             os.kill(driver.pid, signal.SIGSTOP)
             self._paused, self._since = driver, moment()
@@ -227,7 +229,7 @@ class Chain:
 
     def _require_told(self) -> None:
         """MLflow has one run of it, however often it was run, which has ended well."""
-        client = MlflowClient(self.field.mlflow.uri)
+        client = MlflowClient(self.field.tracking_uri)
         (experiment,) = client.search_experiments(filter_string="name = 'e2eft'")
         runs = client.search_runs([experiment.experiment_id], f"tags.`e2eft.out` = '{self.out}'")
         found = [run.info.status for run in runs]

@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +32,15 @@ QUIET = {
 
 @dataclass
 class Field:
-    """code: the tree whose program is attacked."""
+    """code: the tree whose program is attacked. cluster, mlflow: None if drivers start a local
+    cluster of their own, and MLflow is a file."""
 
     folder: Path
     code: Path
     s3: S3Server
     proxy: FaultProxy
-    mlflow: MlflowServer
-    cluster: RayCluster
+    mlflow: MlflowServer | None
+    cluster: RayCluster | None
     watch: Watch
     inputs: Path
     started: int = 0
@@ -58,17 +59,26 @@ class Field:
         argv[0] = str(self.code / argv[0])
         return ServiceProcess(
             f"driver-{self.started:05d}",
-            [sys.executable, *argv, "--tracking-uri", self.mlflow.uri],
+            [sys.executable, *argv, "--tracking-uri", self.tracking_uri],
             folder=logs,
-            env=self.env | self.cluster.client_env() | {"RAY_ADDRESS": self.cluster.gcs_address},
+            env=self.env,
         )
 
     @property
+    def tracking_uri(self) -> str:
+        return self.mlflow.uri if self.mlflow else f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
     def env(self) -> dict[str, str]:
-        return environment(self.s3, self.proxy, self.watch, self.code)
+        """Of a driver."""
+        env = environment(self.s3, self.proxy, self.watch, self.code)
+        if self.cluster:
+            env |= self.cluster.client_env() | {"RAY_ADDRESS": self.cluster.gcs_address}
+        return env
 
     def node_of(self, pid: int) -> ServiceProcess:
         """The worker node that a process belongs to; the first one if to none."""
+        assert self.cluster, "a local cluster has no other nodes"
         above: set[int] = set()
         with suppress(psutil.Error):
             above = {pid, *(parent.pid for parent in psutil.Process(pid).parents())}
@@ -95,29 +105,34 @@ def environment(s3: S3Server, proxy: FaultProxy, watch: Watch, code: Path) -> di
 
 
 @contextmanager
-def field(folder: Path, code: Path = REPOSITORY) -> Iterator[Field]:
-    """Everything started, and ended at the end. folder: keeps inputs, outputs and drivers' logs."""
+def field(folder: Path, code: Path = REPOSITORY, *, nodes: bool = True) -> Iterator[Field]:
+    """Everything started, and ended at the end.
+
+    Args:
+        folder: keeps inputs, outputs and drivers' logs.
+        nodes: a cluster of three and an MLflow server; else drivers start what they need.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_inputs(folder / "inputs")
     # Unix sockets have paths of 107 characters at most.
     short = Path(tempfile.mkdtemp(prefix="x-", dir="/tmp"))
-    watch = Watch(short / "watch")
-    s3 = S3Server(short / "s3")
-    try:
-        mlflow = MlflowServer(short / "mlflow", store_uri=None, s3=s3, prefix="chaos")
+    with ExitStack() as ends:
+        ends.callback(shutil.rmtree, short, ignore_errors=True)
+        watch = Watch(short / "watch")
+        ends.callback(watch.close)
+        s3 = S3Server(short / "s3")
+        ends.callback(s3.stop)
         s3.wait_ready()
-        with FaultProxy(s3.endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
-            for name, value in s3.env().items():  # for those who look from outside
-                patch.setenv(name, value)
+        proxy = ends.enter_context(FaultProxy(s3.endpoint))
+        patch = ends.enter_context(pytest.MonkeyPatch.context())
+        for name, value in s3.env().items():  # for those who look from outside
+            patch.setenv(name, value)
+        mlflow = cluster = None
+        if nodes:
+            mlflow = MlflowServer(short / "mlflow", store_uri=None, s3=s3, prefix="chaos")
+            ends.callback(mlflow.stop)
             cluster = RayCluster(short / "ray", env=environment(s3, proxy, watch, code))
-            try:
-                cluster.wait_ready()
-                mlflow.wait_ready()
-                yield Field(folder, code, s3, proxy, mlflow, cluster, watch, folder / "inputs")
-            finally:
-                cluster.stop()
-                mlflow.stop()
-    finally:
-        s3.stop()
-        watch.close()
-        shutil.rmtree(short, ignore_errors=True)
+            ends.callback(cluster.stop)
+            cluster.wait_ready()
+            mlflow.wait_ready()
+        yield Field(folder, code, s3, proxy, mlflow, cluster, watch, folder / "inputs")

@@ -82,8 +82,8 @@ def write_inputs(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Content:
-    """What must not depend on attacks. files: SHA-256 by name. keys: of frames or images, each as
-    often as it is there."""
+    """What must not depend on attacks. files: SHA-256, or what else tells, by name. keys: of frames
+    or images, each as often as it is there."""
 
     files: dict[str, str]
     keys: tuple[str, ...]
@@ -111,15 +111,21 @@ def content_of(job: Job, uri: str) -> Content:
     artifact = load_artifact(uri)
     problems = verify(artifact)
     assert not problems, problems
+    files = {entry.called: entry.sha256 for entry in artifact.files}
     keys: list[str] = []
-    if job.stage == "prepare":
+    if job.stage == "label":
+        # The index has the seconds that each image took, and the gallery shows them.
+        files = {name: digest for name, digest in files.items() if name.startswith("plan/")}
+        for row in open_labels(uri).rows():
+            keys.append(row["key"])
+            files[f"index of {row['key']}"] = json.dumps(row | {"seconds": 0}, sort_keys=True)
+            for column in ("depth_path", "preview_path"):
+                files[row[column]] = artifact.store.digest(row[column]).sha256
+    elif job.stage == "prepare":
         for entry in artifact.files:
             if entry.path.endswith(".parquet"):
                 table = pq.read_table(io.BytesIO(artifact.store.read(entry.path)), columns=["key"])
                 keys += table["key"].to_pylist()
-    elif job.stage == "label":
-        keys = [row["key"] for row in open_labels(uri).rows()]
-    files = {entry.called: entry.sha256 for entry in artifact.files}
     return Content(files, tuple(sorted(keys)))
 
 

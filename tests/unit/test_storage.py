@@ -161,6 +161,17 @@ def test_a_disk_without_hard_links_is_named(
     assert list(store.folder.iterdir()) == []
 
 
+def test_a_disk_that_is_full_at_the_last_step_is_said_to_be_full(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageError, match=r"^cannot write .*/x: No space left .*; make room and"):
+        store.create("x", b"")
+
+
 @pytest.mark.parametrize(
     ("uri", "bucket", "prefix"),
     [
