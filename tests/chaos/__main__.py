@@ -8,7 +8,7 @@ from tests.chaos.chain import Chain, attacks_of
 from tests.chaos.field import Field, field
 from tests.chaos.jobs import JOBS, Job, Place, remember, remembered
 from tests.chaos.mends import MENDS, noticed
-from tests.chaos.report import Ledger, commit, table
+from tests.chaos.report import EACH, Ledger, commit, table
 from tests.ray_cluster import REPOSITORY
 
 PAGE = REPOSITORY / "benchmarks/results/chaos.md"
@@ -18,7 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.chaos")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "chaos", help="work and ledger")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after these; go on later")
-    parser.add_argument("--each", type=int, default=10, help="kills that shall land at every phase")
+    parser.add_argument(
+        "--each", type=int, default=EACH, help="kills that shall land at every phase"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="jobs, e.g. label train-zero-3")
     parser.add_argument("--no-mends", action="store_true", help="leave out the safeguards' turn")
     parser.add_argument("--page", type=Path, default=PAGE, help="the table")

@@ -12,6 +12,8 @@ from tests.chaos.chain import Chain
 from tests.chaos.jobs import JOBS
 from tests.ray_cluster import REPOSITORY
 
+EACH = 10
+"""Kills that shall land at every phase of every job, on disk and on S3."""
 KILLS = ("driver", "writer", "node", "stop")
 OTHERS = {"second": "two drivers", "store": "S3 away, 5 to 60 s", "full": "disk full"}
 PLACES = {"disk": "disk", "s3": "S3"}
@@ -77,6 +79,12 @@ def table(ledger: Ledger) -> str:
     kinds = Counter(landing["kind"] for landing in landed)
     wrong = [(chain["chain"], said) for chain in chains for said in chain["wrong"]]
     runs = sum(len(chain["codes"]) for chain in chains)
+    wanted = [
+        ledger.kills(job.name, place)[phase]
+        for job in JOBS
+        for place in PLACES
+        for phase in job.phases
+    ]
     lines = [
         "# Chaos",
         "",
@@ -85,13 +93,17 @@ def table(ledger: Ledger) -> str:
         "where it ended.",
         "",
         f"Commit {ledger.commit}; Python {platform.python_version()}, {platform.machine()}; "
-        "a Ray cluster of three nodes, SeaweedFS behind a proxy, SQLite for MLflow.",
+        "a Ray cluster of three nodes, SeaweedFS behind a proxy, an MLflow server.",
         "",
-        f"{len(chains)} chains, {runs} runs, {len(landed)} attacks that landed; "
-        f"{sum(chain['wrong'] == [] for chain in chains)} chains ended with files equal to an "
-        "undisturbed run's, byte for byte, and 0 keys lost or doubled.",
+        f"Chains: {len(chains)}, runs: {runs}, attacks that landed: {len(landed)}. "
+        f"Chains that ended with files equal to an "
+        "undisturbed run's, byte for byte, and 0 keys lost or doubled: "
+        f"{sum(chain['wrong'] == [] for chain in chains)}.",
         "",
         "## Kills that landed, by phase",
+        "",
+        f"{EACH} are wanted in each of {len(wanted)} cells; {sum(n >= EACH for n in wanted)} have "
+        "them.",
         "",
         "| job | store | claim | part | upload | register | prune | export | commit | after |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -124,6 +136,6 @@ def table(ledger: Ledger) -> str:
         lines += ["", "## With a safeguard taken out", ""]
         lines += ["| taken out | attacked | noticed |", "|---|---|---|"]
         for entry in {entry["mend"]: entry for entry in mends}.values():
-            said = " ".join(entry["noticed"].split())[:160].replace("|", "/")
+            said = entry["noticed"].partition("\n")[0][:160].replace("|", "/")
             lines.append(f"| {entry['mend']} | {entry['attacked']} | {said or '**nothing**'} |")
     return "\n".join(lines) + "\n"
