@@ -12,6 +12,7 @@ from typing import Any, Literal
 import psutil
 from mlflow import MlflowClient
 
+from e2eft.errors import E2eftError
 from e2eft.storage import Stored, open_store
 from tests.chaos.field import Field
 from tests.chaos.jobs import Content, Job, Place, content_of
@@ -92,7 +93,6 @@ class Chain:
         self.driver: ServiceProcess | None = None
         self._paused: ServiceProcess | None = None
         self._goes_on = threading.Event()
-        self._striking = threading.Lock()
 
     def run(self, expected: Content | None) -> Content | None:
         """What the artifact holds at the end; compared with `expected`."""
@@ -103,7 +103,7 @@ class Chain:
             self._once_more()
             self._require_told()
             content = content_of(self.job, self.out)
-        except AssertionError as error:
+        except (AssertionError, E2eftError) as error:
             self.wrong.append(str(error))
             return None
         finally:
@@ -148,7 +148,11 @@ class Chain:
             driver = self.driver
             landing = Landing(attack, change.path, change.pid == driver.pid)
             self.landed.append(landing)
-            told = self._strike(landing, change, driver)
+            told = "go"
+            try:
+                told = self._strike(landing, change, driver)
+            except Exception as error:  # nobody else would hear of it in this thread
+                self.wrong.append(f"attack {attack} failed: {error!r}")
             self._arm(left)
             if attack.kind == "stop":
                 self._goes_on.wait()

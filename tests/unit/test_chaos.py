@@ -6,13 +6,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from tests.chaos.chain import attacks_of
+from tests.chaos.chain import Attack, Chain, attacks_of
 from tests.chaos.field import HOOK
 from tests.chaos.hook.sitecustomize import MARK
-from tests.chaos.jobs import JOBS, Content
+from tests.chaos.jobs import JOBS, Content, Job
 from tests.chaos.mends import MENDS, without
 from tests.chaos.watch import Change, Watch, moment
 
@@ -51,6 +53,21 @@ def test_attacks_cover_every_phase_and_are_the_same_for_a_seed() -> None:
             assert {attack.kind for attack in attacks} >= {"second", "store"}
 
 
+def test_an_attack_that_fails_is_noted_and_the_job_goes_on() -> None:
+    armed: list[Any] = []
+    nowhere = SimpleNamespace(
+        out=lambda place, name: name, watch=SimpleNamespace(arm=lambda *said: armed.append(said))
+    )
+    chain = Chain(cast(Any, nowhere), Job("label"), "disk", "x", [Attack("part", 1, "node")])
+    chain.driver, chain._since = cast(Any, SimpleNamespace(pid=1)), 0.0
+    chain._arm(list(chain.attacks))
+    ((phase, number, strike, _),) = armed
+    assert (phase, number) == ("part", 1)
+    assert strike(Change(2, "link", "data/part-000000.parquet")) == "go"
+    (said,) = chain.wrong
+    assert "failed: AttributeError" in said
+
+
 def test_every_safeguard_can_be_taken_out(tmp_path: Path) -> None:
     assert len(MENDS) == 5
     for mend in MENDS:
@@ -69,6 +86,8 @@ def test_what_differs_is_named() -> None:
 SCRIPT = """
 import os, sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 out = Path(sys.argv[1])
 (out / "staged.tmp").write_text("x")
 os.link(out / "staged.tmp", out / "_claim.json")
