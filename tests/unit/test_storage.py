@@ -149,27 +149,23 @@ def test_errors_of_the_disk_are_named(tmp_path: Path) -> None:
         LocalStore(tmp_path.parent).read(tmp_path.name)
 
 
-def test_a_disk_without_hard_links_is_named(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EPERM, "must allow hard links"),
+        (errno.ENOSPC, r"^cannot write .*/x: No space left .*; make room and"),
+    ],
+)
+def test_what_a_disk_says_at_the_last_step_is_explained(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, code: int, said: str
 ) -> None:
     def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(StorageError, match="must allow hard links"):
+    with pytest.raises(StorageError, match=said):
         store.create("x", b"")
     assert list(store.folder.iterdir()) == []
-
-
-def test_a_disk_that_is_full_at_the_last_step_is_said_to_be_full(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(StorageError, match=r"^cannot write .*/x: No space left .*; make room and"):
-        store.create("x", b"")
 
 
 @pytest.mark.parametrize(
