@@ -21,7 +21,7 @@ PLACES = {"disk": "disk", "s3": "S3"}
 
 @dataclass(frozen=True)
 class Ledger:
-    """Of one commit."""
+    """All that has been done in a folder; every entry tells the commit that it was done at."""
 
     path: Path
     commit: str
@@ -37,7 +37,7 @@ class Ledger:
         if not self.path.exists():
             return []
         trees = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return [t for t in trees if t["commit"] == self.commit and t["what"] == what]
+        return [tree for tree in trees if tree["what"] == what]
 
     def kills(self, job: str, place: str) -> Counter[str]:
         """How many have landed, by phase."""
@@ -60,7 +60,7 @@ def has_landed(landing: dict[str, Any]) -> bool:
 
 
 def commit() -> str:
-    """Of the repository; marked if the tree differs from it."""
+    """The last one that changed the program; marked if the tree differs from it."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -68,8 +68,14 @@ def commit() -> str:
         )
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "e2eft", "pipelines")
-    return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    program = ("--", "e2eft", "pipelines")
+    changed = git("status", "--porcelain", "--untracked-files=no", *program)
+    return git("log", "-1", "--format=%h", "--abbrev=10", *program) + ("+" if changed else "")
+
+
+def _by_commit(chains: list[dict[str, Any]]) -> str:
+    numbers = Counter(chain["commit"] for chain in chains)
+    return ", ".join(f"{number} at {commit}" for commit, number in numbers.items()) or "none"
 
 
 def table(ledger: Ledger) -> str:
@@ -92,8 +98,9 @@ def table(ledger: Ledger) -> str:
         "command, until they are through. Made by `make chaos` (`tests/chaos`), which goes on "
         "where it ended.",
         "",
-        f"Commit {ledger.commit}; Python {platform.python_version()}, {platform.machine()}; "
-        "a Ray cluster of three nodes, SeaweedFS behind a proxy, an MLflow server.",
+        f"Python {platform.python_version()}, {platform.machine()}; a Ray cluster of three nodes, "
+        "SeaweedFS behind a proxy, an MLflow server. "
+        f"Chains by commit of the program: {_by_commit(chains)}.",
         "",
         f"Chains: {len(chains)}, runs: {runs}, attacks that landed: {len(landed)}. "
         f"Chains that ended with files equal to an "
