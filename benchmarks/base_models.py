@@ -20,7 +20,8 @@ from e2eft.data.batch import Batch
 from e2eft.data.batches import FrameReader, collate
 from e2eft.data.shards import open_shards
 from e2eft.model.estimator import Estimator
-from e2eft.model.pretrained import find_model, load_estimator
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import find_model
 from e2eft.tasks import get_task
 
 Sums = dict[str, tuple[torch.Tensor, int]]

@@ -30,7 +30,8 @@ from e2eft.model.blank import (
     write_blank_model,
 )
 from e2eft.model.layout import save_diffusers, save_transformers
-from e2eft.model.pretrained import find_model, load_estimator
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import find_model
 from e2eft.tasks import get_task
 from e2eft.train.loop import make_plan
 from e2eft.train.worker import build

@@ -18,7 +18,7 @@ from timed_run import Timed, one_process, timed_run
 from e2eft import cli
 from e2eft.config import TrainConfig
 from e2eft.data.shards import open_shards
-from e2eft.model.pretrained import find_model
+from e2eft.model.source import find_model
 from e2eft.train.latents import choose_latents
 from e2eft.train.worker import build
 

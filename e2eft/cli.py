@@ -188,9 +188,10 @@ def _register(config: EvaluateConfig, scores: Any) -> None:
     from pathlib import Path
 
     from e2eft import evaluate
-    from e2eft.model.hub import hub_id
+    from e2eft.model.hub import ModelError, hub_id
     from e2eft.model.pinned import pin_model
-    from e2eft.model.pretrained import ModelError, export_source, read_source_card
+    from e2eft.model.pretrained import export_source
+    from e2eft.model.source import read_source_card
     from e2eft.tracking import download_model, is_registry_uri
 
     assert config.model is not None

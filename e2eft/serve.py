@@ -38,7 +38,8 @@ from e2eft.data.labels import CONVENTIONS, encode_depth_png, encode_normals_png
 from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
 from e2eft.data.sources.images import MIN_SIDE_PX, ImageError, decode_image
 from e2eft.model.inference import PreparedImage, predict
-from e2eft.model.pretrained import find_model, load_estimator
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import find_model
 from e2eft.tasks import get_task
 
 MAX_PIXELS = 64_000_000

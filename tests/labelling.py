@@ -18,8 +18,9 @@ def write_model(folder: Path, task: str, initial: Any = "zeros", seed: int = 0) 
     import torch
 
     from e2eft.config import ModelConfig
-    from e2eft.model.estimator import ModelCard
-    from e2eft.model.pretrained import export_model, find_model, load_estimator
+    from e2eft.model.card import ModelCard
+    from e2eft.model.pretrained import export_model, load_estimator
+    from e2eft.model.source import find_model
 
     source = find_model("blank", folder / "scratch")
     estimator = load_estimator(source, ModelConfig(initial_latent=initial))

@@ -10,7 +10,8 @@ from torch import nn
 from e2eft.config import ModelConfig
 from e2eft.model.blank import write_blank_model
 from e2eft.model.estimator import Estimator
-from e2eft.model.pretrained import ModelSource, load_estimator
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import ModelSource
 
 
 def enliven(estimator: Estimator, seed: int = 0) -> Estimator:

@@ -22,7 +22,8 @@ from e2eft.config import TrackingConfig, TrainConfig
 from e2eft.data.batches import TrainingBatch
 from e2eft.data.shards import open_shards
 from e2eft.errors import E2eftError, as_json
-from e2eft.model.pretrained import BLANK, ModelSource, find_model, load_estimator
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import BLANK, ModelSource, find_model
 from e2eft.train import base
 from e2eft.train.average import MovingAverage
 from e2eft.train.engine import Engine

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from e2eft.config import TrainConfig
 from e2eft.data.batches import FrameReader, PlannedFrame
 from e2eft.data.shards import open_shards
-from e2eft.model.pretrained import find_model, load_estimator
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import find_model
 from e2eft.tasks import get_task
 from tests.training import export_and_export_again, spawn, train_config
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from e2eft.config import SamplingConfig
 from e2eft.label.chunks import Item, from_table, to_table
+from e2eft.model.hub import ModelError
 from e2eft.model.pinned import model_files
-from e2eft.model.pretrained import ModelError, ModelSource
+from e2eft.model.source import ModelSource
 from e2eft.storage import inside
 from e2eft.walk import digest_files
 

@@ -70,7 +70,6 @@ def open_job(config: LabelConfig, scratch: Path) -> Opened | Artifact:
             output made with another configuration.
     """
     from e2eft.model.pinned import require_task
-    from e2eft.tasks import get_task
 
     check_apart(config.images, config.out)
     store = open_store(config.out)
@@ -94,8 +93,15 @@ def open_job(config: LabelConfig, scratch: Path) -> Opened | Artifact:
             f"{known['digest'][:16]}, now {model.digest[:16]}); put it back, or --overwrite to "
             "label anew"
         )
-    target = model.card.target or get_task(config.task).target
+    target = model.card.target or _target_of(config.task)
     return Opened(config, place, model, _corpus(place, config), target)
+
+
+def _target_of(task: str) -> str:
+    """In the task's words; torch comes with it."""
+    from e2eft.tasks import get_task
+
+    return get_task(task).target
 
 
 def _read_pin(store: Store) -> dict[str, Any] | None:

@@ -1,17 +1,17 @@
 """A model fixed to its bytes: what a long job must not see change under it."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2eft.artifacts import MANIFEST, Parent, entries, load_artifact
-from e2eft.model.estimator import CARD_NAME, ModelCard
+from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.hub import ModelError, commit_of, one_line, pinned
-from e2eft.model.pretrained import (
+from e2eft.model.source import (
     BLANK,
     MODEL_KIND,
     ModelSource,
+    channels_of,
     find_model,
     locate_model,
     read_card,
@@ -123,16 +123,9 @@ def pin_model(name: str, uri: str, location: str, scratch: Path) -> PinnedModel:
     for component in COMPONENTS:
         if not any(path.startswith(f"{component}/") for path in files):
             raise ModelError(f"model {name!r}: its folder {component}/ is missing or empty")
-    channels = _setting(files, "unet", "in_channels"), _setting(files, "vae", "latent_channels")
+    channels = channels_of(source)
     card = read_card(source, *channels)
     return PinnedModel(name, uri, digest_files(files), source, card, channels[0] > channels[1])
-
-
-def _setting(files: dict[str, Path], component: str, key: str) -> int:
-    path = files.get(f"{component}/config.json")
-    if path is None:
-        raise ModelError(f"the model's {component}/config.json is missing")
-    return json.loads(path.read_text())[key]
 
 
 def _fetched(source: ModelSource) -> ModelSource:

@@ -1,11 +1,8 @@
 """Loading and exporting: Stable Diffusion, Marigold and E2E-FT folder layouts, the packaged small
-models,
-and folders that diffusers' own Marigold pipelines load unchanged."""
+models, and folders that diffusers' own Marigold pipelines load unchanged."""
 
 import json
 import logging
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,122 +12,17 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from e2eft.artifacts import MANIFEST, load_artifact
 from e2eft.config import VAE_FACTOR, ConvInHalving, ModelConfig
-from e2eft.model.blank import write_blank_model
+from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.codec import Codec
-from e2eft.model.estimator import CARD_NAME, Estimator, ModelCard
-from e2eft.model.hub import ModelError, hub_id
+from e2eft.model.estimator import Estimator
+from e2eft.model.hub import ModelError
 from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
 from e2eft.model.prediction import NoiseSchedule
-from e2eft.storage import Store, download_folder, on_this_disk, open_store
+from e2eft.model.source import IMAGE_PIPELINE, PIPELINES, ModelSource, read_card
 
 log = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()
-
-BASES = Path(__file__).parent.parent / "bases"
-PACKAGED = ("tiny-sd", "tiny-marigold-depth")
-"""Small models shipped with the package; they share everything but their UNets."""
-BLANK = "blank"
-"""The same architecture with random weights, for building the packaged models anew."""
-MODEL_KIND = "model"
-MODEL_FOLDER = "model"
-"""Where a training run's artifact keeps the model."""
-IMAGE_PIPELINE = "StableDiffusionPipeline"
-PIPELINES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where each component of a model lies: a folder or hub id, and the subfolder in it.
-
-    revision: of a hub id; "": the newest one.
-    """
-
-    name: str
-    unet: str
-    shared: str
-    revision: str = ""
-
-    def of(self, component: str) -> dict[str, str]:
-        """Arguments of `from_pretrained` for one component."""
-        root = self.unet if component == "unet" else self.shared
-        place = {"pretrained_model_name_or_path": root, "subfolder": component}
-        return place | ({"revision": self.revision} if self.revision else {})
-
-    def text(self, name: str) -> str | None:
-        """A file of the model's root, or None if there is none."""
-        folder = Path(self.unet)
-        if folder.is_dir():
-            return (folder / name).read_text() if (folder / name).is_file() else None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-
-        try:
-            revision = self.revision or None
-            return Path(hf_hub_download(self.unet, name, revision=revision)).read_text()
-        except EntryNotFoundError:
-            return None
-
-
-def find_model(name: str, scratch: Path | None = None) -> ModelSource:
-    """Resolves a packaged name, folder, run artifact, or hub id; remote artifacts are copied to
-    `scratch`.
-
-    Raises:
-        ModelError: for a folder that is there but holds no model, or a registered model's URI.
-        ArtifactError, StorageError: for a URI that is no finished training run.
-    """
-    if name in PACKAGED:
-        return ModelSource(name, unet=str(BASES / name), shared=str(BASES / "shared"))
-    if name.startswith("models:/"):
-        raise ModelError(f"{name} is a registered model; give its run's folder or URI here")
-    if name == BLANK:
-        folder = str(write_blank_model(_scratch(scratch) / BLANK))
-        return ModelSource(name, folder, folder)
-    if "://" in name or on_this_disk(name):
-        folder = str(_local_copy(name, scratch))
-        return ModelSource(name, folder, folder)
-    found = hub_id(name)
-    if found is None:
-        known = ", ".join(PACKAGED)
-        raise ModelError(
-            f"model {name!r} is not there; give a folder, a run's URI, a hub id "
-            f"(owner/name), models:/name@alias, or one of: {known}"
-        )
-    repository, revision = found
-    return ModelSource(name, repository, repository, revision)
-
-
-def _scratch(folder: Path | None) -> Path:
-    return folder or Path(tempfile.mkdtemp(prefix="e2eft-model-"))
-
-
-def locate_model(uri: str) -> tuple[Store, str]:
-    """The store at a URI, and the folder in it that is the model. Nothing is fetched.
-
-    Raises:
-        ModelError: if there is neither a finished training run nor a model.
-        ArtifactError: for an artifact of another kind.
-    """
-    store = open_store(uri)
-    subfolder = ""
-    if store.exists(MANIFEST):
-        index = load_artifact(uri, MODEL_KIND).path(f"{MODEL_FOLDER}/model_index.json")
-        subfolder = index.rpartition("/")[0]
-    if not store.exists("/".join(filter(None, [subfolder, "model_index.json"]))):
-        raise ModelError(
-            f"{uri} holds neither a finished training run ({MANIFEST}) nor a model in diffusers "
-            "layout (model_index.json)"
-        )
-    return store, subfolder
-
-
-def _local_copy(uri: str, scratch: Path | None) -> Path:
-    store, subfolder = locate_model(uri)
-    if "://" not in uri or uri.startswith("file://"):
-        return Path(store.uri, subfolder)
-    return download_folder(store, subfolder, _scratch(scratch) / "downloaded")
 
 
 def _load_component(kind: Any, source: ModelSource, component: str, **options: Any) -> Any:
@@ -185,39 +77,6 @@ def embed_empty_prompt(source: ModelSource, tokens: int) -> torch.Tensor:
         )
     with torch.no_grad():
         return encoder(ids)[0].float()
-
-
-def read_card(source: ModelSource, in_channels: int, latent_channels: int) -> ModelCard:
-    """The model's card, or what its layout implies where it has none.
-
-    A released Marigold (`MarigoldDepthPipeline`) was trained on Gaussian noise; a released E2E-FT
-    model is an 8-channel `StableDiffusionPipeline` and starts from zeros; a 4-channel UNet is a
-    plain image model.
-    """
-    if content := source.text(CARD_NAME):
-        return ModelCard.of(json.loads(content))
-    index = json.loads(source.text("model_index.json") or "{}")
-    pipeline = index.get("_class_name", "")
-    task = {pipe: task for task, pipe in PIPELINES.items()}.get(pipeline, "image")
-    if in_channels == latent_channels:
-        return ModelCard(task="image", initial_latent="none")
-    released_e2e = pipeline == IMAGE_PIPELINE
-    initial = "zeros" if released_e2e else "gaussian"
-    log.info("model %s has no %s; assuming initial latent %s", source.name, CARD_NAME, initial)
-    return ModelCard(task=task, initial_latent=initial)
-
-
-def read_source_card(source: ModelSource) -> ModelCard:
-    """The card of a model without loading its weights."""
-    channels = {
-        component: _load_component_config(kind, source, component)
-        for component, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
-    }
-    return read_card(source, channels["unet"]["in_channels"], channels["vae"]["latent_channels"])
-
-
-def _load_component_config(kind: Any, source: ModelSource, component: str) -> dict[str, Any]:
-    return kind.load_config(**source.of(component))
 
 
 def export_source(source: ModelSource, folder: Path) -> Path:

@@ -25,7 +25,8 @@ from e2eft.data.latents import RgbLatents, encode_latents, encode_latents_part, 
 from e2eft.data.shards import ROWS_PER_GROUP, decode_rgb
 from e2eft.errors import E2eftError
 from e2eft.model.codec import Codec
-from e2eft.model.pretrained import find_model, load_codec
+from e2eft.model.pretrained import load_codec
+from e2eft.model.source import find_model
 
 PROGRESS_EVERY_S = 10.0
 

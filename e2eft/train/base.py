@@ -11,8 +11,9 @@ from typing import Any
 import torch.distributed as dist
 
 from e2eft.errors import E2eftError, as_json, from_json
+from e2eft.model.hub import ModelError
 from e2eft.model.pinned import model_files
-from e2eft.model.pretrained import ModelError, ModelSource, find_model
+from e2eft.model.source import ModelSource, find_model
 from e2eft.walk import digest_files
 
 

@@ -26,12 +26,7 @@ from e2eft.data.mixture import depth_ranges_m
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
 from e2eft.model.hub import commit_of, hub_id, pinned
 from e2eft.model.pinned import as_input, content_digest
-from e2eft.model.pretrained import (
-    MODEL_FOLDER,
-    MODEL_KIND,
-    find_model,
-    read_source_card,
-)
+from e2eft.model.source import MODEL_FOLDER, MODEL_KIND, find_model, read_source_card
 from e2eft.secrets import shown
 from e2eft.storage import MissingError, absolute, on_this_disk, open_store
 from e2eft.tracking import (
@@ -54,7 +49,6 @@ from e2eft.train.checkpoints import (
     require_restorable,
 )
 from e2eft.train.errors import TrainingError
-from e2eft.train.worker import train_worker
 
 log = logging.getLogger(__name__)
 
@@ -264,7 +258,7 @@ def _fit(config: TrainConfig, claim: Claim, run: Run, use_gpu: bool) -> None:
     # Ray Train's own state ends with this process; checkpoints are the artifact's.
     scratch = tempfile.mkdtemp(prefix="e2eft-ray-train-")
     trainer = TorchTrainer(
-        train_worker,
+        _run_rank,
         train_loop_config=settings,
         # The last resort: a rank's own watch names what it waits for, and sooner.
         torch_config=TorchConfig(timeout_s=math.ceil(2 * config.scaling.hang_timeout_s)),
@@ -285,6 +279,13 @@ def _fit(config: TrainConfig, claim: Claim, run: Run, use_gpu: bool) -> None:
         raise as_error(failed) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run_rank(settings: dict[str, Any]) -> None:
+    """What Ray Train runs on every worker, which alone imports what it needs."""
+    from e2eft.train.worker import train_worker
+
+    train_worker(settings)
 
 
 def _register(config: TrainConfig, run: Run, artifact: Artifact) -> None:

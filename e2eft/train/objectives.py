@@ -11,8 +11,9 @@ from torch.nn import functional
 from e2eft.config import Autoencoding, Diffusion, EndToEnd, TrainConfig
 from e2eft.data.batch import Batch
 from e2eft.data.batches import TrainingBatch
+from e2eft.model.card import ModelCard
 from e2eft.model.codec import Codec
-from e2eft.model.estimator import Estimator, ModelCard
+from e2eft.model.estimator import Estimator
 from e2eft.model.prediction import pyramid_noise
 from e2eft.tasks import GeometryTask
 

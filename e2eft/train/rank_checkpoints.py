@@ -17,7 +17,7 @@ from e2eft.artifacts import DisplacedError, FileEntry, Writer
 from e2eft.artifacts.ownership import Epochs
 from e2eft.config import TrainConfig
 from e2eft.errors import E2eftError, as_json, from_json
-from e2eft.model.pretrained import MODEL_FOLDER
+from e2eft.model.source import MODEL_FOLDER
 from e2eft.train.checkpoints import (
     Checkpoint,
     attempt_folder,

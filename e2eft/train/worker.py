@@ -18,11 +18,8 @@ from e2eft.artifacts import Writer
 from e2eft.config import Diffusion, EndToEnd, TrainConfig
 from e2eft.data.shards import open_shards
 from e2eft.errors import E2eftError
-from e2eft.model.pretrained import (
-    ModelSource,
-    export_model,
-    load_estimator,
-)
+from e2eft.model.pretrained import export_model, load_estimator
+from e2eft.model.source import ModelSource
 from e2eft.storage import be_patient
 from e2eft.tasks import get_task
 from e2eft.tracking import Run

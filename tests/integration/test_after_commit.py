@@ -24,14 +24,9 @@ from e2eft.data.labels import KIND as LABELS
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import open_shards
 from e2eft.label.job import GALLERY
-from e2eft.model.estimator import ModelCard
-from e2eft.model.pretrained import (
-    MODEL_FOLDER,
-    MODEL_KIND,
-    export_model,
-    find_model,
-    load_estimator,
-)
+from e2eft.model.card import ModelCard
+from e2eft.model.pretrained import export_model, load_estimator
+from e2eft.model.source import MODEL_FOLDER, MODEL_KIND, find_model
 from e2eft.storage import open_store
 from e2eft.tracking import (
     Run,

@@ -84,7 +84,8 @@ def test_a_finished_run_gives_its_model(untouched: Frozen) -> None:
 def assert_estimates_depth(run: str) -> None:
     from e2eft.config import SamplingConfig
     from e2eft.model.inference import PreparedImage, predict
-    from e2eft.model.pretrained import find_model, load_estimator
+    from e2eft.model.pretrained import load_estimator
+    from e2eft.model.source import find_model
     from e2eft.tasks import get_task
 
     estimator = load_estimator(find_model(run))

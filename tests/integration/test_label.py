@@ -22,7 +22,8 @@ from e2eft.data.labels import committed_parts, open_labels, part_path, verify_la
 from e2eft.errors import ConflictError, StorageError
 from e2eft.label.chunks import Work
 from e2eft.label.graph import run_graph
-from e2eft.model.pretrained import ModelError, find_model
+from e2eft.model.hub import ModelError
+from e2eft.model.source import find_model
 from e2eft.storage import LocalStore, open_store
 from tests.corpora import nasty_images, write_nasty_corpus, write_plain_corpus
 from tests.labelling import label_config, without_cluster, write_model

@@ -17,9 +17,10 @@ from e2eft.artifacts import Parent
 from e2eft.config import ModelConfig, SamplingConfig, TrackingConfig
 from e2eft.data.labels import decode_depth_png, decode_normals_png
 from e2eft.data.shards import decode_rgb
-from e2eft.model.estimator import ModelCard
+from e2eft.model.card import ModelCard
 from e2eft.model.inference import PreparedImage, predict
-from e2eft.model.pretrained import export_model, find_model, load_estimator
+from e2eft.model.pretrained import export_model, load_estimator
+from e2eft.model.source import find_model
 from e2eft.tasks import get_task
 from e2eft.tracking import (
     RegisteredModel,

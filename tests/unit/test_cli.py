@@ -293,8 +293,8 @@ def test_a_registered_model_can_be_scored_and_registered_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from e2eft import evaluate, tracking
+    from e2eft.model.hub import ModelError
     from e2eft.model.pinned import pin_model
-    from e2eft.model.pretrained import ModelError
 
     folder = write_model(tmp_path, "depth")
     fetched: list[str] = []

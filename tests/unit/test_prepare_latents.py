@@ -13,7 +13,8 @@ from e2eft.data.latents import DETAIL, latents_path
 from e2eft.data.sample import DEPTH
 from e2eft.data.shards import open_shards, part_path
 from e2eft.model.codec import Codec
-from e2eft.model.pretrained import find_model, load_codec
+from e2eft.model.pretrained import load_codec
+from e2eft.model.source import find_model
 from e2eft.prepare import latents, parts, stage
 from e2eft.prepare.parts import index_of, make_part
 from e2eft.storage import LocalStore, Store

@@ -12,7 +12,7 @@ from e2eft import storage, walk
 from e2eft.artifacts import ArtifactError
 from e2eft.artifacts.deletion import require_deletable
 from e2eft.config import TrackingConfig
-from e2eft.model.pretrained import find_model
+from e2eft.model.source import find_model
 from e2eft.storage import (
     ConflictError,
     DamagedError,

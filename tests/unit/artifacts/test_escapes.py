@@ -19,7 +19,7 @@ from e2eft.data.sources.virtual_kitti import ARCHIVES, VirtualKittiFrames
 from e2eft.errors import E2eftError
 from e2eft.label.chunks import Item, Work, write_chunk
 from e2eft.label.labeller import ShippedModel, _on_this_machine
-from e2eft.model.pretrained import ModelSource
+from e2eft.model.source import ModelSource
 from e2eft.storage import LocalStore, StorageError, Stored, download_folder
 from e2eft.train.checkpoints import Checkpoint, download
 from tests.artifacts import config_of, contents, work

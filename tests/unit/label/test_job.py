@@ -15,7 +15,7 @@ from e2eft.data.labels import committed_parts, open_labels, part_path
 from e2eft.label import graph
 from e2eft.label.chunks import Item
 from e2eft.label.labeller import Labeller, ShippedModel
-from e2eft.model.pretrained import ModelError
+from e2eft.model.hub import ModelError
 from e2eft.storage import LocalStore
 from e2eft.tracking import RegisteredModel
 from tests.corpora import coloured, write_plain_corpus
@@ -264,7 +264,7 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 
 def test_a_model_travels_or_must_be_here(depth_model: Path, tmp_path: Path) -> None:
     from e2eft.model.pinned import model_files
-    from e2eft.model.pretrained import find_model
+    from e2eft.model.source import find_model
     from e2eft.walk import digest_files
 
     source = find_model(str(depth_model))

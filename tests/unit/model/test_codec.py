@@ -6,7 +6,8 @@ import torch
 
 from e2eft.model.blank import blank_vae
 from e2eft.model.codec import Codec
-from e2eft.model.pretrained import PACKAGED, ModelSource, find_model, load_codec
+from e2eft.model.pretrained import load_codec
+from e2eft.model.source import PACKAGED, ModelSource, find_model
 from tests.tiny_models import blank_source
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from e2eft.config import ModelConfig, SamplingConfig
-from e2eft.model.estimator import Estimator, ModelCard
+from e2eft.model.card import ModelCard
+from e2eft.model.estimator import Estimator
 from tests.tiny_models import lively
 
 

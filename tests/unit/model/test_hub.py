@@ -10,9 +10,10 @@ from huggingface_hub import constants
 
 from e2eft.artifacts import ArtifactError, Parent, look
 from e2eft.config import ModelConfig, TrainConfig
-from e2eft.model.hub import commit_of, hub_id, pinned
+from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
 from e2eft.model.pinned import as_input, pin_model
-from e2eft.model.pretrained import ModelError, find_model, load_estimator, read_source_card
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import find_model, read_source_card
 from e2eft.storage import LocalStore
 from e2eft.train.driver import OWNED, _base, _for_workers
 from tests.tiny_models import blank_source, edit_json

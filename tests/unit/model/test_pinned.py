@@ -7,8 +7,9 @@ import pytest
 
 from e2eft.artifacts import Parent
 from e2eft.errors import DamagedError, from_json
+from e2eft.model.hub import ModelError
 from e2eft.model.pinned import as_input, content_digest, model_files, pin_model
-from e2eft.model.pretrained import ModelError, ModelSource
+from e2eft.model.source import ModelSource
 from e2eft.train.base import _found
 from e2eft.walk import digest_files
 from tests.tiny_models import blank_source

@@ -12,18 +12,16 @@ from torch import Tensor
 from e2eft.artifacts import ArtifactError
 from e2eft.config import ConvInHalving, InitialLatent, ModelConfig, TrainConfig
 from e2eft.model.blank import blank_unet, blank_vae
+from e2eft.model.hub import ModelError
 from e2eft.model.layout import save_diffusers
 from e2eft.model.pretrained import (
-    MODEL_KIND,
-    PACKAGED,
-    ModelError,
     check_fit,
     embed_empty_prompt,
     export_model,
-    find_model,
     load_estimator,
     widen_conv_in,
 )
+from e2eft.model.source import MODEL_KIND, PACKAGED, find_model
 from e2eft.storage import LocalStore
 from tests.artifacts import begin
 from tests.tiny_models import blank_source, edit_json

@@ -11,8 +11,9 @@ from e2eft.model.blank import (
     stable_diffusion_2_unet,
     stable_diffusion_2_vae,
 )
+from e2eft.model.card import ModelCard
 from e2eft.model.codec import Codec
-from e2eft.model.estimator import Estimator, ModelCard
+from e2eft.model.estimator import Estimator
 from e2eft.model.prediction import NoiseSchedule
 from e2eft.model.pretrained import check_fit, widen_conv_in
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from e2eft.data.batches import TrainingBatch
-from e2eft.model.pretrained import find_model, load_estimator
+from e2eft.model.pretrained import load_estimator
+from e2eft.model.source import find_model
 from e2eft.train.errors import TrainingError
 from e2eft.train.statistics import MAX_SKIPPED_STEPS, SKIP_WINDOW_STEPS, SkippedSteps
 from e2eft.train.worker import build, panel_picture, train

@@ -8,7 +8,7 @@ import torch
 
 from e2eft.data.batch import Batch
 from e2eft.data.batches import TrainingBatch
-from e2eft.model.estimator import ModelCard
+from e2eft.model.card import ModelCard
 from e2eft.train.objectives import (
     AutoencodingObjective,
     EndToEndObjective,

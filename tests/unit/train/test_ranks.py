@@ -12,7 +12,7 @@ import torch
 from e2eft.config import TrainConfig
 from e2eft.data.shards import open_shards, part_path
 from e2eft.errors import from_json
-from e2eft.model.pretrained import ModelError
+from e2eft.model.hub import ModelError
 from e2eft.train.errors import StalledError
 from e2eft.train.loop import make_plan
 from tests.frames import analytic_frame, write_shards
