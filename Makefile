@@ -2,9 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-IN_PARALLEL := tests/unit tests/parity --numprocesses 2 --dist loadfile
-ALL_OTHERS := --ignore tests/unit --ignore tests/parity
-SHALLOW := -m "not deep"
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
@@ -29,15 +27,14 @@ demo: $(READY)  ## the whole job on this machine: render, train, score, label
 
 test: $(READY)  ## everything, on real services
 	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
-	$(BIN)/python -m pytest $(IN_PARALLEL) $(SHALLOW)
-	$(BIN)/python -m pytest $(ALL_OTHERS) $(SHALLOW)
+	$(PYTEST) -m "not deep"
 
 test-fast: $(READY)  ## unit and parity tests only
-	$(BIN)/python -m pytest $(IN_PARALLEL) $(SHALLOW)
+	$(PYTEST) -m "not deep" tests/unit tests/parity
 
 test-deep: $(READY)  ## every combination, where `make test` has the telling ones
 	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
-	$(BIN)/python -m pytest -m deep
+	$(PYTEST) -m deep
 
 chaos: $(READY)  ## attacks on every stage at every phase (hours; goes on where it ended)
 	$(BIN)/python -m tests.chaos

@@ -133,6 +133,13 @@ def quiet_worker() -> None:
     logging.getLogger(cleaner).setLevel(logging.ERROR)
 
 
+def quiet_ray_train() -> None:
+    """Silences, in a worker, what Ray Train writes for every report of every rank."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.endswith("ray/train/v2/_internal/execution/context.py"):  # it is called by its file
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def quiet_ray_data() -> None:
     """Stages print their own progress."""
     import ray.data

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from e2eft.artifacts import Writer
+from e2eft.cluster import quiet_ray_train
 from e2eft.config import Diffusion, EndToEnd, TrainConfig
 from e2eft.data.shards import open_shards
 from e2eft.errors import E2eftError
@@ -113,6 +114,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     from e2eft.train.failures import handing_back
 
     be_patient()
+    quiet_ray_train()
     config = TrainConfig.model_validate(settings["config"])
     run = Run(**settings["run"]) if settings["run"] else None
     checkpoints = RankCheckpoints(Writer(**settings["writer"]), config, settings["version_1"])

@@ -42,3 +42,6 @@ def test_prepare_train_evaluate_label_on_s3(
         experiment_names=["e2eft"], filter_string="tags.`e2eft.stage` = 'train'"
     )
     assert len(runs) == 1 and runs["metrics.loss"].notna().all()
+    # Nor is Ray heard beside the stages' own lines.
+    assert "step      1  loss" in cluster_run.logs
+    assert "Reporting training result" not in cluster_run.logs

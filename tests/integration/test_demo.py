@@ -9,6 +9,8 @@ from nbclient import NotebookClient
 
 from tests.planted import DemoRun, run_demo
 
+pytestmark = pytest.mark.deep
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOK = REPOSITORY / "notebooks" / "one_step_is_enough.ipynb"
 

@@ -24,7 +24,7 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("where", ["disk", "s3"])
+@pytest.mark.parametrize("where", [pytest.param("disk", marks=pytest.mark.deep), "s3"])
 def test_ray_gives_the_table_that_one_process_gives_byte_by_byte(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -54,6 +54,7 @@ def test_ray_gives_the_table_that_one_process_gives_byte_by_byte(
         assert by_ray.store.read(path) == again.store.read(path)
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("local_ray")
 def test_a_models_score_depends_on_neither_batches_nor_replicas(tmp_path: Path) -> None:
     """The scores are sums of the same numbers; the network rounds differently by batch."""

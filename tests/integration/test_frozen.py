@@ -194,7 +194,8 @@ def finish(frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]) -> None
     assert_is_done(frozen, name, capfd)
 
 
-@pytest.mark.parametrize("name", first_and_deep(HALF_SHARDS))
+@pytest.mark.deep
+@pytest.mark.parametrize("name", HALF_SHARDS)
 def test_half_finished_shards_are_finished(
     frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

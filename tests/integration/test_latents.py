@@ -46,6 +46,7 @@ def train(data: str, out: Path, base: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.deep
 @pytest.mark.slow
 def test_latents_are_prepared_resumed_and_trained_on(
     cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]

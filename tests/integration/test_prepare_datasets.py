@@ -103,6 +103,7 @@ def first_sample(artifact: Artifact) -> Sample:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.deep
 @pytest.mark.slow
 def test_hypersim_from_folders_zips_and_s3(
     ray_access: Access, s3_env: S3Server, tmp_path: Path
@@ -166,6 +167,7 @@ def test_virtual_kitti_from_folders_tars_and_s3(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.deep
 @pytest.mark.slow
 def test_an_evaluation_set_from_a_folder_a_tar_and_s3(
     ray_access: Access, s3_env: S3Server, tmp_path: Path

@@ -11,6 +11,7 @@ from tests.secret_search import Search
 from tests.services import S3Server
 
 
+@pytest.mark.deep
 @pytest.mark.slow
 def test_a_demo_leaves_no_secret(demo: DemoRun, tmp_path: Path) -> None:
     search = demo.search.text("what it printed", demo.output)

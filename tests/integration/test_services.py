@@ -131,6 +131,7 @@ def test_mlflow_over_postgres(
     mlflow_round_trip(mlflow_server_on_postgres, s3_server, tmp_path)
 
 
+@pytest.mark.deep
 def test_ray_command_line_maps_rows_on_every_node(
     ray_cluster: RayCluster, s3_server: S3Server, mlflow_server: MlflowServer
 ) -> None:
@@ -161,6 +162,7 @@ def test_ray_reports_the_failure_of_a_job(ray_cluster: RayCluster) -> None:
         job.require_success()
 
 
+@pytest.mark.deep
 def test_ray_cluster_replaces_a_lost_node(ray_cluster: RayCluster) -> None:
     assert ray_cluster.alive_nodes() == 3
     ray_cluster.kill_worker(ray_cluster.workers[0])

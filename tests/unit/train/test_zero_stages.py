@@ -10,9 +10,8 @@ from tests.zero_stages import STAGES, combinations, require_exported_models
 def test_partitioned_weights_become_a_model_that_loads_and_scores(
     shards_uri: str, tmp_path: Path
 ) -> None:
-    """The stages at the ends, in both precisions, killed and resumed, with and without EMA."""
-    configs = combinations(shards_uri, [(0, "fp32"), (3, "bf16")])
-    assert len(configs) == 4
+    """The stage that parts most, killed and resumed, with a moving average."""
+    configs = combinations(shards_uri, [(3, "bf16")])
     require_exported_models(tmp_path, configs)
 
 
