@@ -121,6 +121,10 @@ def table(ledger: Ledger) -> str:
             kills = ledger.kills(job.name, place)
             cells = [str(kills[p]) if p in job.phases else "" for p in phases]
             lines.append(f"| {job.name} | {shown} | {' | '.join(cells)} |")
+    sums = Counter(
+        landing["phase"] for chain in chains for landing in chain["landed"] if has_landed(landing)
+    )
+    lines.append(f"| all | both | {' | '.join(str(sums[phase]) for phase in phases)} |")
     lines += [
         "",
         "claim: before the claim or the epoch is created. part: before a file of a part or its "
