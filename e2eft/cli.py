@@ -1,9 +1,11 @@
 """The commands: parse a recipe and its flags, run one stage, say where its artifact is."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, get_type_hints
 
 import tyro
@@ -225,18 +227,29 @@ def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         artifact = execute(config)
+        counts = ", ".join(
+            f"{value} {name.replace('_', ' ')}" for name, value in artifact.counts.items()
+        )
+        took_s = time.monotonic() - started
+        print(f"{stage}: {artifact.uri}  ({counts}; {took_s:.0f} s)", flush=True)
     except KeyboardInterrupt:
         print(
             f"{stage}: interrupted; run the same command again to finish the rest", file=sys.stderr
         )
         return INTERRUPTED
+    except BrokenPipeError:
+        # Else Python writes what is left once more when it ends, and complains.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(
+            f"{stage}: nobody reads its output any more; run the same command again, with its "
+            "output in a file, to finish the rest",
+            file=sys.stderr,
+        )
+        return STAGE_ERROR
     except ValueError as error:
         print(f"{stage}: {without_secrets(str(error))}", file=sys.stderr)
         return STAGE_ERROR
-    counts = ", ".join(
-        f"{value} {name.replace('_', ' ')}" for name, value in artifact.counts.items()
-    )
-    print(f"{stage}: {artifact.uri}  ({counts}; {time.monotonic() - started:.0f} s)")
     return 0
 
 

@@ -32,6 +32,10 @@ class ConflictError(StorageError):
     """Something that was created by somebody else meanwhile."""
 
 
+class UnsupportedError(StorageError):
+    """A store that has no means for what is asked of it."""
+
+
 class DamagedError(StorageError):
     """Content that is there and is not what was written."""
 

@@ -27,11 +27,12 @@ from e2eft.artifacts.manifest import (
     Parent,
     entries,
     load_artifact,
+    read_json,
     sha256,
     verify,
 )
 from e2eft.artifacts.ownership import DisplacedError, OccupiedError
-from e2eft.artifacts.record import recorded
+from e2eft.artifacts.record import finished_of, recorded
 from e2eft.artifacts.writing import Writer
 
 __all__ = [
@@ -50,8 +51,10 @@ __all__ = [
     "Place",
     "Writer",
     "entries",
+    "finished_of",
     "load_artifact",
     "look",
+    "read_json",
     "recorded",
     "rounding_changes",
     "sha256",

@@ -204,15 +204,22 @@ def _differences(
         then, now = (
             [parent for parent in group if parent.role == role] for group in (known, inputs)
         )
-        for old, new in zip(then, now, strict=False):
-            if old.digest and new.digest and old.digest != new.digest:
-                lines.append(
-                    f"{role} {new.uri} holds something else than {old.uri} held when this was "
-                    f"begun: digest {old.digest[:SHOWN]} -> {new.digest[:SHOWN]}"
-                )
-            elif not (old.digest and new.digest) and old.uri != new.uri:
-                lines.append(f"{role}: {old.uri} -> {new.uri}")
+        changed = list(filter(None, map(_change, then, now)))
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        lines += [line + more for line in changed[:1]]
     return "; ".join(lines)
+
+
+def _change(old: Parent, new: Parent) -> str:
+    """What is another input, for a person; "" if it is the same, as far as that is known."""
+    if old.digest and new.digest and old.digest != new.digest:
+        return (
+            f"{new.role} {new.uri} holds something else than {old.uri} held when this was begun: "
+            f"digest {old.digest[:SHOWN]} -> {new.digest[:SHOWN]}"
+        )
+    if not (old.digest and new.digest) and old.uri != new.uri:
+        return f"{new.role}: {old.uri} -> {new.uri}"
+    return ""
 
 
 def _is_void(store: Store, record: Record, owned: Owned) -> bool:

@@ -20,6 +20,7 @@ from e2eft.storage import LocalStore, S3Store, Store
 
 BATCH = 1000
 """Files that are deleted at once where that is one request."""
+_BESIDE = re.compile(r"\.([0-9a-f]{8})(\.[^./]*)?$")
 PASSES = 3
 """A listing may leave out some files of a folder that is emptied meanwhile."""
 
@@ -39,10 +40,11 @@ class Owned:
     also: Callable[[str], bool] = lambda _: False
 
     def __contains__(self, path: str) -> bool:
-        plain = re.sub(r"\.[0-9a-f]{8}(\.[^./]*)?$", r"\1", path)
-        names = {path, plain}
-        known = self.patterns + self.results + self.last
-        return _matches(known, names) or any(map(self.also, names))
+        return self.names(path) or self.names(_BESIDE.sub(r"\2", path))
+
+    def names(self, path: str) -> bool:
+        """Whether a path is one of these as itself."""
+        return _matches(self.patterns + self.results + self.last, {path}) or self.also(path)
 
     def is_result(self, path: str) -> bool:
         return _matches(self.results, {path})
@@ -159,8 +161,20 @@ def _files(store: Store, owned: Owned) -> Iterator[str]:
     others = _artifacts_below(store)
     for path, _ in store.list():
         is_ours = path in owned and path != MANIFEST and not is_protocols(path)
-        if is_ours and not _lies_in(path, others):
+        if is_ours and not _lies_in(path, others) and not _is_dated(store, owned, path):
             yield path
+
+
+def _is_dated(store: Store, owned: Owned, path: str) -> bool:
+    """Whether what could be a digest in a name is none: a user's copy, with the date of eight
+    digits."""
+    found = _BESIDE.search(path)
+    if owned.names(path) or found is None or not found[1].isdigit():
+        return False
+    try:
+        return not store.digest(path).sha256.startswith(found[1])
+    except MissingError:
+        return True
 
 
 def _artifacts_below(store: Store) -> set[str]:

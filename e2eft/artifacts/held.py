@@ -11,6 +11,7 @@ from e2eft.artifacts.manifest import (
     FileEntry,
     Parent,
     parse_manifest,
+    work_name,
 )
 from e2eft.artifacts.ownership import DisplacedError, Epochs, Heart
 from e2eft.artifacts.record import Record, finished_of, is_artifact_of, is_there
@@ -48,6 +49,14 @@ class Claim:
     def digest(self) -> str:
         """Of the configuration as it was claimed: the same for every run of the job."""
         return self.record.digest
+
+    @property
+    def work(self) -> str:
+        """As `Artifact.work` of what will be committed."""
+        record = self.record
+        return work_name(
+            record.kind, record.identity_version, record.digest, record.id, self.store.uri
+        )
 
     @property
     def is_resumed(self) -> bool:

@@ -94,6 +94,13 @@ class Artifact:
         body = {name: value for name, value in self.body().items() if name != "made"}
         return digest_of(body)
 
+    @property
+    def work(self) -> str:
+        """The name of the job that made it: its MLflow run is found by that. What replaces it, or
+        is copied from it, is another job's."""
+        claim = str(self.made.get("claim", ""))
+        return work_name(self.kind, self.identity_version, self.config_digest, claim, self.uri)
+
     def as_parent(self, role: str) -> Parent:
         """A reference to this artifact for another one's lineage."""
         return Parent(role=role, uri=self.uri, digest=self.digest)
@@ -108,6 +115,11 @@ class Artifact:
             if entry.called == name:
                 return entry.path
         raise ArtifactError(f"{self.uri} has no file {name}; its {MANIFEST} lists what it has")
+
+
+def work_name(kind: str, identity_version: int, config_digest: str, claim_id: str, uri: str) -> str:
+    """See `Artifact.work`. Version 1 told jobs apart by their configuration."""
+    return f"{kind}:{config_digest if identity_version == 1 else claim_id}:{uri}"
 
 
 def sha256(content: bytes) -> str:

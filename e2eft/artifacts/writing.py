@@ -7,7 +7,7 @@ from pathlib import Path
 
 from e2eft.artifacts.manifest import ArtifactError, FileEntry, sha256
 from e2eft.artifacts.ownership import EPOCHS
-from e2eft.errors import ConflictError, DamagedError, StorageError
+from e2eft.errors import ConflictError, DamagedError, StorageError, UnsupportedError
 from e2eft.storage import LocalStore, Store, Stored, open_store
 from e2eft.walk import walk_files
 
@@ -130,7 +130,9 @@ def require_exclusive_creation(store: Store) -> None:
         # A second time, since an overwriting job may have deleted the first probe.
         refuses = _refuses_to_create(store) or _refuses_to_create(store)
     except StorageError as error:
-        if type(error) is not StorageError:
+        # What S3 servers say of a header they do not know is an error of no kind.
+        is_unknown = type(error) is StorageError and not isinstance(store, LocalStore)
+        if not (is_unknown or isinstance(error, UnsupportedError)):
             raise
         refuses, said = False, f" ({error})"
     if not refuses:

@@ -16,7 +16,14 @@ import pyarrow.parquet as pq
 from e2eft.artifacts import FORMAT, MANIFEST, Artifact
 from e2eft.data.shards import ROWS_PER_GROUP, open_shards
 from e2eft.data.sources.images import ImageError, ListedImage, list_images, with_output_names
-from e2eft.errors import DeniedError, E2eftError, MissingError, StorageError, UnreachableError
+from e2eft.errors import (
+    DamagedError,
+    DeniedError,
+    E2eftError,
+    MissingError,
+    StorageError,
+    UnreachableError,
+)
 from e2eft.storage import LocalStore, Store, open_store, resolved
 
 PLAN = "plan/images.parquet"
@@ -90,7 +97,7 @@ def survey(uri: str, images_per_part: int) -> Corpus:
         ArtifactError: for an artifact of another kind, or one that is not finished.
     """
     store = open_store(uri)
-    if _is_artifact(store):
+    if is_artifact(store):
         rows, artifact, excluded = *_list_shards(uri), {}
     else:
         listing = list_images(store)
@@ -106,7 +113,8 @@ def survey(uri: str, images_per_part: int) -> Corpus:
     return Corpus(store.uri, pa.Table.from_pylist(rows, PLAN_SCHEMA), excluded, artifact)
 
 
-def _is_artifact(store: Store) -> bool:
+def is_artifact(store: Store) -> bool:
+    """Whether there is a finished one, of whatever kind."""
     if not store.exists(MANIFEST):
         return False
     content = store.read(MANIFEST)
@@ -154,12 +162,22 @@ def encode_plan(corpus: Corpus) -> bytes:
 
 
 def decode_plan(content: bytes, uri: str) -> Corpus:
-    """The inverse of `encode_plan`; the shards artifact, if any, is looked up again."""
-    table = pq.read_table(io.BytesIO(content))
-    facts = table.schema.metadata or {}
-    shards = open_shards(uri).artifact if table["shard"][0].as_py() else None
-    excluded = json.loads(facts[b"excluded"])
-    return Corpus(facts[b"images"].decode(), table.cast(PLAN_SCHEMA), excluded, shards)
+    """The inverse of `encode_plan`; the shards artifact, if any, is looked up again.
+
+    Raises:
+        DamagedError: if the content is none.
+    """
+    try:
+        read = pq.read_table(io.BytesIO(content))
+        facts, table = read.schema.metadata or {}, read.cast(PLAN_SCHEMA)
+        excluded, images = json.loads(facts[b"excluded"]), facts[b"images"].decode()
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise DamagedError(
+            f"{PLAN} is no plan ({why}); put back what was there, or --overwrite"
+        ) from None
+    shards = open_shards(uri).artifact if len(table) and table["shard"][0].as_py() else None
+    return Corpus(images, table, excluded, shards)
 
 
 def read_image(store: Store, row: dict[str, Any]) -> bytes:

@@ -27,6 +27,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, sha256
 from e2eft.data.resize import resize_depth
+from e2eft.errors import DamagedError
 from e2eft.storage import Store
 from e2eft.views.colour import colour_depth, colour_normals
 
@@ -274,7 +275,7 @@ def read_index(store: Store, job: str = "") -> pa.Table:
         ArtifactError: for a part that was made for another job than this one, if it is given.
     """
     parts = sorted(committed_parts(store))
-    tables = [pq.read_table(io.BytesIO(store.read(part_path(part)))) for part in parts]
+    tables = [_index_part(store, part_path(part)) for part in parts]
     for part, table in zip(parts, tables, strict=True):
         maker = (table.schema.metadata or {}).get(JOB_KEY, b"").decode()
         if job and maker and maker != job:
@@ -285,6 +286,17 @@ def read_index(store: Store, job: str = "") -> pa.Table:
     return pa.concat_tables(
         [table.cast(INDEX_SCHEMA) for table in tables] or [INDEX_SCHEMA.empty_table()]
     )
+
+
+def _index_part(store: Store, path: str) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(store.read(path)))
+    except pa.ArrowException as error:
+        why = " ".join(str(error).split())
+        raise DamagedError(
+            f"{store.uri}/{path} cannot be read ({why}); put back what was there; of labels that "
+            "are not finished, delete it and run again"
+        ) from None
 
 
 def open_labels(uri: str) -> LabelIndex:

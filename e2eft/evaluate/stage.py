@@ -142,7 +142,7 @@ def say_finished(config: EvaluateConfig, scores: Artifact) -> None:
         made_of = [parent.uri for parent in scores.parents if parent.role == LABELS]
         complete(run, config, scores, open_pairs(config, made_of))
 
-    complete_run(config.tracking, *work_of(config, scores.config_digest), write)
+    complete_run(config.tracking, *work_of(config, scores.work), write)
 
 
 def score(config: EvaluateConfig, claim: Claim, labels: Sequence[str]) -> Artifact:
@@ -157,7 +157,7 @@ def score(config: EvaluateConfig, claim: Claim, labels: Sequence[str]) -> Artifa
         *(pair.shards.artifact.as_parent(DATA) for pair in pairs),
         *(pair.labels.as_parent(LABELS) for pair in pairs),
     )
-    run = start_run(config.tracking, *work_of(config, claim.digest))
+    run = start_run(config.tracking, *work_of(config, claim.work))
     try:
         artifact = _score_and_commit(config, claim, protocol, pairs, parents, run)
     except BaseException:

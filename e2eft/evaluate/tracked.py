@@ -16,7 +16,7 @@ from e2eft.config import EvaluateConfig
 from e2eft.data.labels import KIND as LABELS_KIND
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.report import REPORT
-from e2eft.evaluate.scores import KIND, SUMMARY, headline
+from e2eft.evaluate.scores import SUMMARY, headline
 from e2eft.storage import absolute
 from e2eft.tracking import (
     Promotion,
@@ -37,10 +37,10 @@ DATA, LABELS = "data", "labels"
 PANELS = "panels/"
 
 
-def work_of(config: EvaluateConfig, digest: str) -> tuple[str, str, dict[str, str]]:
-    """The arguments of `start_run` for this configuration, of this digest."""
+def work_of(config: EvaluateConfig, work: str) -> tuple[str, str, dict[str, str]]:
+    """The arguments of `start_run` for the job of this name."""
     tags = {"e2eft.stage": "evaluate", "e2eft.out": config.out}
-    return f"evaluate-{config.task}", f"{KIND}:{digest}:{config.out}", tags
+    return f"evaluate-{config.task}", work, tags
 
 
 def complete(run: Run, config: EvaluateConfig, scores: Artifact, pairs: tuple[Pair, ...]) -> None:
@@ -81,7 +81,7 @@ def register(
     name = config.register_as
     assert name is not None
     config = with_absolute_uris(config)
-    run = start_run(config.tracking, *work_of(config, scores.config_digest))
+    run = start_run(config.tracking, *work_of(config, scores.work))
     tags = {"e2eft.scores": scores.uri, "e2eft.scores.digest": scores.digest}
     try:
         model = register_model(config.tracking, run, name, folder, card=card, tags=tags)

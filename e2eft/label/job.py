@@ -14,7 +14,6 @@ from e2eft.data.corpus import PLAN
 from e2eft.data.labels import (
     CONVENTIONS,
     DEGRADED,
-    KIND,
     LABEL_SCHEMA_VERSION,
     OK,
     REJECTED,
@@ -149,15 +148,15 @@ def _tracked(jobs: list[Job]) -> list[Artifact]:
 
 def _start_run(job: Job) -> Run:
     config = job.config
-    run = start_run(config.tracking, *_work(config, job.claim.digest, job.model.digest))
+    run = start_run(config.tracking, *_work(config, job.claim.work, job.model.digest))
     run.params(config.parameters())
     return run
 
 
-def _work(config: LabelConfig, digest: str, model_digest: str) -> tuple[str, str, dict[str, str]]:
-    """The arguments of `start_run` for this configuration, of this digest."""
+def _work(config: LabelConfig, work: str, model_digest: str) -> tuple[str, str, dict[str, str]]:
+    """The arguments of `start_run` for the job of this name."""
     tags = {"e2eft.stage": "label", "e2eft.out": config.out, "e2eft.model.digest": model_digest}
-    return f"label {config.task}", f"{KIND}:{digest}:{config.out}", tags
+    return f"label {config.task}", work, tags
 
 
 def _complete_run(config: LabelConfig, labels: Artifact) -> None:
@@ -171,7 +170,7 @@ def _complete_run(config: LabelConfig, labels: Artifact) -> None:
         _log_outcome(run, labels)
 
     model_digest = labels.details["model"]["digest"]
-    complete_run(config.tracking, *_work(config, labels.config_digest, model_digest), write)
+    complete_run(config.tracking, *_work(config, labels.work, model_digest), write)
 
 
 def _log_outcome(run: Run, labels: Artifact) -> None:

@@ -5,16 +5,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from e2eft.artifacts import Artifact, Claim, Owned, Parent, Place, look
+from e2eft.artifacts import Artifact, Claim, Owned, Parent, Place, look, read_json
 from e2eft.cluster import connect
 from e2eft.config import LabelConfig
-from e2eft.data.corpus import PLAN, Corpus, check_apart, decode_plan, encode_plan, survey
+from e2eft.data.corpus import (
+    PLAN,
+    Corpus,
+    check_apart,
+    decode_plan,
+    encode_plan,
+    is_artifact,
+    survey,
+)
 from e2eft.data.labels import KIND
-from e2eft.errors import ConflictError, E2eftError, MissingError
+from e2eft.data.shards import open_shards
+from e2eft.errors import ConflictError, DamagedError, E2eftError, MissingError
 from e2eft.label.graph import reserved
 from e2eft.storage import Store, absolute, on_this_disk, open_store
 from e2eft.tracking import check_tracking, download_model, is_registry_uri
@@ -73,25 +83,27 @@ def open_job(config: LabelConfig, scratch: Path) -> Opened | Artifact:
 
     check_apart(config.images, config.out)
     store = open_store(config.out)
-    pin = _read_pin(store)
-    known = pin if pin and pin["name"] == config.model else None
-    if known:
-        begun_with = Parent("model", known["uri"], known["digest"])
-        place = look(store, KIND, config, (begun_with,), owned_by(store))
+    images = _shards(config.images)
+    pin = None if config.overwrite else _read_pin(store)
+    if pin and pin.name not in (config.model, _absolute_path(config.model)):
+        pin = None
+    if pin:
+        begun_with = Parent("model", pin.uri, _digest_now(pin))
+        place = look(store, KIND, config, (begun_with, *images), owned_by(store))
         if place.finished:
             return place.finished
     scratch.mkdir()
-    model = _pinned(config, known["uri"] if known else config.model, scratch)
+    model = _pinned(config, pin.uri if pin else config.model, scratch)
     require_task(model, config.task)
+    _require_fitting(model, config)
     now = Parent("model", model.uri, model.digest)
-    place = look(store, KIND, config, (now,), owned_by(store))
+    place = look(store, KIND, config, (now, *images), owned_by(store))
     if place.finished:
         return place.finished
-    if known and known["digest"] != model.digest and not place.replaces:
-        raise LabelError(
-            f"the model {known['uri']} has changed since this job began (digest "
-            f"{known['digest'][:16]}, now {model.digest[:16]}); put it back, or --overwrite to "
-            "label anew"
+    if pin and pin.digest != model.digest and not place.replaces:
+        raise LabelError(  # of version 1, whose claim does not tell
+            f"the model {pin.uri} has changed since this job began (digest {pin.digest[:16]}, now "
+            f"{model.digest[:16]}); put it back, or --overwrite to label anew"
         )
     target = model.card.target or _target_of(config.task)
     return Opened(config, place, model, _corpus(place, config), target)
@@ -104,11 +116,59 @@ def _target_of(task: str) -> str:
     return get_task(task).target
 
 
-def _read_pin(store: Store) -> dict[str, Any] | None:
+def _require_fitting(model: PinnedModel, config: LabelConfig) -> None:
+    """Raises LabelError if the model does not take what --initial-latent gives it."""
+    initial = config.sampling.initial_latent or model.card.initial_latent
+    if (initial != "none") != model.sees_image:
+        takes, choices = ("a", "gaussian or zeros") if model.sees_image else ("no", "none")
+        raise LabelError(
+            f"--initial-latent {initial}: the model {model.name} takes {takes} latent of the target "
+            f"beside the image's; leave it out, or choose {choices}"
+        )
+
+
+def _absolute_path(name: str) -> str:
+    """As `located` has the name of a model's folder, were it still there."""
+    return name if "://" in name or is_registry_uri(name) else absolute(name)
+
+
+def _shards(uri: str) -> tuple[Parent, ...]:
+    """The shards that are labelled; nothing for a folder of images, which may grow."""
+    return (open_shards(uri).artifact.as_parent("images"),) if is_artifact(open_store(uri)) else ()
+
+
+@dataclass(frozen=True)
+class _Pin:
+    """The model that a job was begun with; see `PinnedModel`."""
+
+    name: str
+    uri: str
+    digest: str
+
+
+def _read_pin(store: Store) -> _Pin | None:
+    where = f"{store.uri}/{MODEL_PIN}"
     try:
-        return json.loads(store.read(MODEL_PIN))
+        tree = read_json(store.read(MODEL_PIN), where)
+        return _Pin(*(str(tree[name]) for name in ("name", "uri", "digest")))
     except MissingError:
         return None
+    except KeyError as error:
+        raise DamagedError(
+            f"{where} does not say {error}; put back what was there, or --overwrite"
+        ) from None
+
+
+def _digest_now(pin: _Pin) -> str:
+    """Of the pinned model, which may hold something else meanwhile; of one that is gone, as it was.
+    A registered version and a commit of the hub stay what they are."""
+    from e2eft.model.hub import ModelError, hub_id
+    from e2eft.model.pinned import files_digest
+
+    if not is_registry_uri(pin.uri) and hub_id(pin.uri) is None:
+        with suppress(ModelError, MissingError):
+            return files_digest(pin.uri)
+    return pin.digest
 
 
 def _pinned(config: LabelConfig, uri: str, scratch: Path) -> PinnedModel:

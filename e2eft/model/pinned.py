@@ -9,6 +9,7 @@ from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.hub import ModelError, commit_of, one_line, pinned
 from e2eft.model.source import (
     BLANK,
+    MODEL_FOLDER,
     MODEL_KIND,
     ModelSource,
     channels_of,
@@ -87,6 +88,28 @@ def as_input(name: str, role: str) -> Parent:
     return Parent(role, absolute(name) if is_folder else name, digest_files(model_files(source)))
 
 
+def files_digest(uri: str) -> str:
+    """What `PinnedModel.digest` of the model that lies at `uri` would be now; nothing is fetched.
+
+    Raises:
+        ModelError: if there is none.
+        ArtifactError: for an artifact of another kind.
+    """
+    if "://" not in uri:
+        return digest_files(model_files(find_model(uri)))
+    store, folder = locate_model(uri)
+    if not store.exists(MANIFEST):
+        return _stored_digest(store, folder)
+    files = load_artifact(uri, MODEL_KIND).files
+    named = {file.called.removeprefix(f"{MODEL_FOLDER}/"): file.sha256 for file in files}
+    return digest_lines({name: digest for name, digest in named.items() if _is_read(name)})
+
+
+def _is_read(name: str) -> bool:
+    """Whether loading a model may read this file of it."""
+    return name.split("/")[0] in COMPONENTS or name in ROOT_FILES
+
+
 def content_digest(model: Parent) -> str:
     """The digest of `as_input` if it is of a model's files in a store that may change under a job;
     "" if it is of something else."""
@@ -99,7 +122,7 @@ def _stored_digest(store: Store, folder: str) -> str:
     """What `digest_files` gives of a model's `model_files` once they are on this machine."""
     base = f"{folder}/" if folder else ""
     names = sorted(path[len(base) :] for path, _ in store.list(base) if not path.endswith("/"))
-    wanted = [name for name in names if name.split("/")[0] in COMPONENTS or name in ROOT_FILES]
+    wanted = [name for name in names if _is_read(name)]
     read = entries(store, [f"{base}{name}" for name in wanted])
     return digest_lines({name: entry.sha256 for name, entry in zip(wanted, read, strict=True)})
 

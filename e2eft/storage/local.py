@@ -9,7 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from e2eft.errors import ConflictError, DeniedError, MissingError, StorageError
+from e2eft.errors import (
+    ConflictError,
+    DeniedError,
+    MissingError,
+    StorageError,
+    UnsupportedError,
+)
 from e2eft.storage.base import BUFFER_BYTES, CHUNK_BYTES, Found, Store, Stored, check_relative
 from e2eft.walk import walk_files
 
@@ -110,7 +116,7 @@ class LocalStore(Store):
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            raise StorageError(
+            raise UnsupportedError(
                 f"cannot create {self._at(path)}: {error.strerror}; the disk must allow hard "
                 "links, or only one job may write there (--single-writer)"
             ) from error

@@ -28,15 +28,19 @@ def open_store(uri: str) -> Store:
         path = uri.removeprefix("file:").removeprefix("//")
         if not path.startswith("/"):
             raise StorageError(f"{uri!r} names a host; write file:///{path} for a folder here")
-        return LocalStore(Path(unquote(path)))
+        return LocalStore(resolved(unquote(path)))
     if "://" in uri:
         raise StorageError(f"{uri!r} has an unknown scheme; use a folder, file:// or s3://")
+    if uri.startswith("s3:"):
+        rest = uri.removeprefix("s3:").strip("/")
+        raise StorageError(f"{uri!r} is no URI; write s3://{rest}, or ./{uri} for a folder")
     return LocalStore(resolved(uri))
 
 
 def absolute(uri: str) -> str:
-    """`uri` with a relative local path resolved, so that it means the same in another process."""
-    return open_store(uri).uri if "://" not in uri else uri
+    """The one way of writing what `uri` means, here and in another process: a local path resolved,
+    `file://` left out, an `s3://` URI without slashes at its end."""
+    return open_store(uri).uri
 
 
 def on_this_disk(name: str) -> Path | None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event, Thread
 from typing import Any, TypeVar
 from urllib.parse import urlparse
@@ -195,11 +196,18 @@ def _probe_database(uri: str) -> None:
 
     if uri.startswith("sqlite:"):
         path = Path(uri[len("sqlite:///") :])
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        try:
+            with TemporaryFile(dir=folder):  # the journal lies beside the database
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"{folder} is no folder that can be written to: {error.strerror}"
+            ) from None
         if not path.exists():
-            folder = next(parent for parent in path.absolute().parents if parent.exists())
-            if not (folder.is_dir() and os.access(folder, os.W_OK)):
-                raise ValueError(f"{folder} is no folder that can be written to")
             return
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"{path} cannot be written to")
     query = "PRAGMA schema_version" if uri.startswith("sqlite:") else "SELECT 1"
     engine = create_engine(uri, poolclass=NullPool)
     with engine.connect() as connection:

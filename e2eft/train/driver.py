@@ -11,11 +11,13 @@ from typing import Any
 
 from e2eft.artifacts import (
     Artifact,
+    ArtifactError,
     Claim,
     FileEntry,
     Owned,
     Parent,
     Place,
+    finished_of,
     look,
     recorded,
     rounding_changes,
@@ -24,7 +26,7 @@ from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig
 from e2eft.data.mixture import depth_ranges_m
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
-from e2eft.model.hub import commit_of, hub_id, pinned
+from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
 from e2eft.model.pinned import as_input, content_digest
 from e2eft.model.source import MODEL_FOLDER, MODEL_KIND, find_model, read_source_card
 from e2eft.secrets import shown
@@ -71,14 +73,13 @@ def run(config: TrainConfig) -> Artifact:
         TrainingError: if training itself failed; a second call resumes from the last checkpoint.
     """
     config = _with_absolute_uris(config)
-    shards = [open_shards(uri) for uri in config.data.uris]
-    for index in shards:
-        require_truth(index, config.task)
-    config = _with_depth_ranges(_as_begun(config), shards)
-    inputs = (
-        _base(config),
-        *(index.artifact.as_parent("data") for index in shards),
-    )
+    try:
+        config, inputs = _with_inputs(config)
+    except (ModelError, ArtifactError, MissingError):
+        found = _without_inputs(config)
+        if found is None:
+            raise
+        config, inputs = found
     place = look(open_store(config.out), MODEL_KIND, config, inputs, OWNED)
     artifact = place.finished
     if artifact:
@@ -91,10 +92,36 @@ def run(config: TrainConfig) -> Artifact:
     return artifact
 
 
+def _with_inputs(config: TrainConfig) -> tuple[TrainConfig, tuple[Parent, ...]]:
+    """The configuration with what follows from the data, and what it is made from."""
+    shards = [open_shards(uri) for uri in config.data.uris]
+    for index in shards:
+        require_truth(index, config.task)
+    data = (index.artifact.as_parent("data") for index in shards)
+    return _with_depth_ranges(_as_begun(config), shards), (_base(config), *data)
+
+
+def _without_inputs(config: TrainConfig) -> tuple[TrainConfig, tuple[Parent, ...]] | None:
+    """The same of a run that is finished, whose data or base model have gone since: nothing is
+    known of what they hold. None if it is not finished."""
+    store = open_store(config.out)
+    begun = None if config.overwrite else recorded(store)
+    if begun is None or finished_of(store, begun) is None:
+        return None
+    config = _as_begun(config)
+    ranges = begun.config.get("data", {}).get("max_depth_m")
+    if not config.data.max_depth_m and isinstance(ranges, list):
+        data = config.data.model_copy(update={"max_depth_m": tuple(ranges)})
+        config = config.model_copy(update={"data": data})
+    names = {config.base, config.base if "://" in config.base else absolute(config.base)}
+    base = next((p.uri for p in begun.inputs if p.role == "base" and p.uri in names), config.base)
+    return config, (Parent("base", base, ""), *(Parent("data", u, "") for u in config.data.uris))
+
+
 def _train(config: TrainConfig, claim: Claim, use_gpu: bool) -> Artifact:
     for change in rounding_changes(claim):
         print(f"goes on with other rounding than it was begun with: {change}")
-    run = start_run(config.tracking, *_work(config, claim.digest))
+    run = start_run(config.tracking, *_work(config, claim.work))
     _describe(run, config, claim.place.inputs)
     try:
         if not claim.store.exists(export_path(claim.record.id)):
@@ -106,10 +133,10 @@ def _train(config: TrainConfig, claim: Claim, use_gpu: bool) -> Artifact:
     return artifact
 
 
-def _work(config: TrainConfig, digest: str) -> tuple[str, str, dict[str, str]]:
-    """The arguments of `start_run` for this configuration, of this digest."""
+def _work(config: TrainConfig, work: str) -> tuple[str, str, dict[str, str]]:
+    """The arguments of `start_run` for the job of this name."""
     tags = {"e2eft.stage": "train", "e2eft.out": config.out}
-    return f"train-{config.task}", f"{MODEL_KIND}:{digest}:{config.out}", tags
+    return f"train-{config.task}", work, tags
 
 
 def _after_commit(config: TrainConfig, artifact: Artifact, inputs: tuple[Parent, ...]) -> None:
@@ -118,7 +145,7 @@ def _after_commit(config: TrainConfig, artifact: Artifact, inputs: tuple[Parent,
     Raises:
         TrackingError: if the model could not be registered; the same command tries again.
     """
-    work = _work(config, artifact.config_digest)
+    work = _work(config, artifact.work)
     if config.register_as:
         with registering(artifact.uri):
             known = registered_version(

@@ -201,6 +201,10 @@ def test_local_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(opened, LocalStore) and opened.folder == folder
     assert absolute("x") == str(tmp_path / "x")
     assert absolute("s3://bucket/x") == "s3://bucket/x"
+    for same in ("s3://bucket/x/", "s3://bucket//x", "s3://bucket/x//"):
+        assert absolute(same) == "s3://bucket/x"
+    for same in (f"file://{tmp_path}/x", f"file:{tmp_path}/x/", "./y/../x/"):
+        assert absolute(same) == str(tmp_path / "x")
     assert join("s3://bucket/x/", "/a/", "b") == "s3://bucket/x/a/b"
 
 
@@ -212,6 +216,7 @@ def test_local_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("s3:///prefix", "names no bucket"),
         ("s3://bucket/../other", "leaves its folder"),
         ("gs://bucket/x", "unknown scheme; use a folder, file:// or s3://"),
+        ("s3:/bucket/x", "is no URI; write s3://bucket/x, or ./s3:/bucket/x for a folder"),
         ("file://data/x", "names a host; write file:///data/x"),
     ],
 )

@@ -46,12 +46,23 @@ class FrameSource(Protocol):
         ...
 
     def __len__(self) -> int: ...
-    def check_present(self) -> None:
-        """Raises ValueError unless the dataset is where it should be, before any task starts."""
+    def check_present(self, *, thorough: bool = False) -> None:
+        """Raises ValueError unless the dataset is where it should be, before any task starts.
+
+        thorough: tar files are looked into, which takes one reading of each.
+        """
         ...
 
     def write_index(self) -> None:
         """Writes what tasks need to find frames, if it takes long to find out and is not there."""
+        ...
+
+    def telling(self) -> list[str]:
+        """Names of a few raw files that tell this dataset from another one of the same names."""
+        ...
+
+    def raw_digest(self, name: str) -> str:
+        """SHA-256 of a raw file, of a large archive its beginning; "" if it cannot be read."""
         ...
 
     def decode(self, numbers: range) -> Iterator[Sample | RejectedFrame]:

@@ -9,15 +9,21 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
+from e2eft.artifacts import sha256
 from e2eft.errors import E2eftError
 from e2eft.storage import MissingError, Store, open_store
 
 _LOCAL_HEADER = 30
 _STREAM_BUFFER = 8 << 20
+_HEAD = 1 << 20
 _SPARE = 256
 """Bytes for the extra fields of a member's own header, whose length only that header says."""
+
+
+Frame = TypeVar("Frame")
 
 
 class CorruptArchiveError(E2eftError):
@@ -138,6 +144,28 @@ class TarArchive:
         if len(content) < size:
             raise CorruptArchiveError(f"{self.uri} ends within {path}; download it again")
         return content
+
+
+def spread(frames: Sequence[Frame]) -> list[Frame]:
+    """The first, the middle and the last one."""
+    numbers = {0, len(frames) // 2, len(frames) - 1} if frames else set[int]()
+    return [frames[number] for number in sorted(numbers)]
+
+
+def digest_of(files: RawFiles, path: str) -> str:
+    """SHA-256 of a raw file; "" if there is none that can be read."""
+    try:
+        return sha256(files.read(path))
+    except (MissingError, CorruptArchiveError):
+        return ""
+
+
+def digest_of_head(store: Store, path: str) -> str:
+    """SHA-256 of an archive's first MiB, which a broken download has too; "" if it is not there."""
+    if not store.exists(path):
+        return ""
+    with store.open(path) as file:
+        return sha256(file.read(_HEAD))
 
 
 def names_in(store: Store) -> list[str]:

@@ -24,11 +24,14 @@ from e2eft.artifacts import sha256
 from e2eft.config import HypersimSource
 from e2eft.data.sample import DEPTH, RejectedFrame, Sample, SampleError, storable_depth
 from e2eft.data.sources.archives import (
+    CorruptArchiveError,
     Folder,
     RawFiles,
     ZipArchive,
+    digest_of,
     names_in,
     read_uri,
+    spread,
 )
 from e2eft.data.sources.decoding import decode_each
 from e2eft.data.transforms import resize_sample
@@ -120,7 +123,7 @@ class HypersimFrames:
             )
         return frames
 
-    def check_present(self) -> None:
+    def check_present(self, *, thorough: bool = False) -> None:
         _ = self._cameras  # the table of cameras is read too
         here = names_in(self._store)
         there = {name.removesuffix(".zip") for name in here}
@@ -140,6 +143,19 @@ class HypersimFrames:
 
     def write_index(self) -> None:
         """A zip file has its own."""
+
+    def telling(self) -> list[str]:
+        kinds = (("final", "color"), ("geometry", "depth_meters"))
+        return [
+            f"{name.scene}/{name.path(*kind)}" for name in spread(self.frames) for kind in kinds
+        ]
+
+    def raw_digest(self, name: str) -> str:
+        scene, _, path = name.partition("/")
+        try:
+            return digest_of(self._scene_files(scene), path)
+        except CorruptArchiveError:
+            return ""
 
     @cached_property
     def _cameras(self) -> dict[str, Intrinsics]:

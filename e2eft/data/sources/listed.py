@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from e2eft.artifacts import sha256
 from e2eft.data.sample import Promise, RejectedFrame, Sample
-from e2eft.data.sources.archives import read_uri
+from e2eft.data.sources.archives import read_uri, spread
 from e2eft.data.sources.decoding import decode_each
 from e2eft.data.sources.roots import RootFiles
 from e2eft.storage import StorageError, Store, check_relative
@@ -125,13 +125,22 @@ class ListedFrames:
     def __len__(self) -> int:
         return len(self.listing.frames)
 
-    def check_present(self) -> None:
+    def check_present(self, *, thorough: bool = False) -> None:
         self._files.require_root()
         # A tar file is looked into, and found frames are kept, once there is a place for it.
-        if not self._files.is_tar:
+        if thorough or not self._files.is_tar:
             self._require_files(self.layout.listing(self._files))
         elif not self.layout.from_files:
             _ = self.listing
+
+    def telling(self) -> list[str]:
+        if self._files.is_tar:
+            return [self._files.tar_name]
+        frames = spread(self.layout.listing(self._files).frames)
+        return [path for frame in frames for path in (frame.image, *frame.truth)]
+
+    def raw_digest(self, name: str) -> str:
+        return self._files.digest(name)
 
     def write_index(self) -> None:
         """Where the members of a tar file are."""

@@ -28,7 +28,7 @@ from e2eft.data.sample import (
     storable_depth,
     unknown_normals,
 )
-from e2eft.data.sources.archives import names_in
+from e2eft.data.sources.archives import digest_of_head, names_in
 from e2eft.data.sources.decoding import decode_each
 from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, read_listing
 from e2eft.data.sources.pixels import measured_depth, read_codes, read_rgb
@@ -98,7 +98,7 @@ class Nyuv2MatlabFrames:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def check_present(self) -> None:
+    def check_present(self, *, thorough: bool = False) -> None:
         here = names_in(self._store)
         if missing := [name for name in (LABELED, SPLITS) if name not in here]:
             found = ", ".join(here[:5]) or "nothing"
@@ -110,6 +110,12 @@ class Nyuv2MatlabFrames:
 
     def write_index(self) -> None:
         """HDF5 has its own."""
+
+    def telling(self) -> list[str]:
+        return [LABELED, SPLITS]
+
+    def raw_digest(self, name: str) -> str:
+        return digest_of_head(self._store, name)
 
     @cached_property
     def _file(self) -> h5py.File:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 from functools import cached_property
 
-from e2eft.data.sources.archives import Folder, RawFiles, TarArchive, index_tar, kept_tar_index
+from e2eft.data.sources.archives import (
+    Folder,
+    RawFiles,
+    TarArchive,
+    digest_of,
+    digest_of_head,
+    index_tar,
+    kept_tar_index,
+)
 from e2eft.data.sources.archives import names_in as names_in_store
 from e2eft.storage import Store, join, open_store
 
@@ -42,6 +50,17 @@ class RootFiles:
 
     def read(self, path: str) -> bytes:
         return self._files.read(path)
+
+    @property
+    def tar_name(self) -> str:
+        return self._name
+
+    def digest(self, path: str) -> str:
+        """SHA-256 of a file, of the tar file itself its beginning; "" if it is not there, or could
+        only be found by reading all of a tar file."""
+        if not self.is_tar:
+            return digest_of(self._files, path)
+        return digest_of_head(self._store, path) if path == self._name else ""
 
     def open_index(self) -> None:
         """Makes a tar file's directory, if it is not there."""

@@ -24,11 +24,17 @@ class SyntheticFrames:
     def __len__(self) -> int:
         return self.config.num_scenes * self.config.frames_per_scene
 
-    def check_present(self) -> None:
+    def check_present(self, *, thorough: bool = False) -> None:
         """Scenes are made as they are needed."""
 
     def write_index(self) -> None:
         """There are no files."""
+
+    def telling(self) -> list[str]:
+        return []
+
+    def raw_digest(self, name: str) -> str:
+        return ""
 
     def key(self, number: int) -> str:
         """The key of frame `number`; unique over seeds, so that datasets can be mixed."""

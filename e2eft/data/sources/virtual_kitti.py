@@ -24,8 +24,12 @@ from e2eft.data.sources.archives import (
     Folder,
     RawFiles,
     TarArchive,
+    digest_of,
+    digest_of_head,
+    index_tar,
     kept_tar_index,
     names_in,
+    spread,
 )
 from e2eft.data.sources.decoding import decode_each
 from e2eft.data.sources.pixels import BENCHMARK_SIZE, benchmark_corner, read_picture
@@ -50,6 +54,7 @@ ARCHIVES = {
     "depth": "vkitti_2.0.3_depth.tar",
     "textgt": "vkitti_2.0.3_textgt.tar.gz",
 }
+PICTURES = ("rgb", "depth")
 TABLE = "intrinsic.txt"
 
 
@@ -135,8 +140,13 @@ class VirtualKittiFrames:
                 )
         return found
 
-    def check_present(self) -> None:
-        _ = self.frames, self.places
+    def check_present(self, *, thorough: bool = False) -> None:
+        first = self.frames[0]
+        for kind, place in self.places.items():
+            if not (thorough and kind in PICTURES and place.endswith(".tar")):
+                continue
+            if first.path(kind) not in index_tar(self._store, place):
+                raise ValueError(f"{self._store.uri}/{place} has no {first.path(kind)}")
 
     def write_index(self) -> None:
         """Where the members of the tar files are, which takes one reading of each to find out; and
@@ -148,6 +158,18 @@ class VirtualKittiFrames:
                     self._unpack_tables(self.index, place)
             elif place.endswith(".tar"):
                 kept_tar_index(self._store, place, self.index)
+
+    def telling(self) -> list[str]:
+        archives = [self.places[kind] for kind in PICTURES if self.places[kind].endswith(".tar")]
+        kinds = [kind for kind in PICTURES if not self.places[kind].endswith(".tar")]
+        return archives + [name.path(kind) for name in spread(self.frames) for kind in kinds]
+
+    def raw_digest(self, name: str) -> str:
+        if name.endswith(".tar"):
+            return digest_of_head(self._store, name)
+        loose = [kind for kind in PICTURES if not self.places[kind].endswith(".tar")]
+        kinds = [kind for kind in loose if f"/{kind}/" in name]
+        return digest_of(self._of(kinds[0]), name) if kinds else ""
 
     def _unpack_tables(self, index: Store, place: str) -> None:
         content = io.BytesIO(self._store.read(place))

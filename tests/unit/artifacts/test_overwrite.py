@@ -32,7 +32,10 @@ from tests.artifacts import (
     work,
 )
 
-USERS = ("holiday.jpg", "data/holiday.jpg", "data/part-0.note", "parts/README", "data/part-9x")
+USERS = (
+    "holiday.jpg", "data/holiday.jpg", "data/part-0.note", "parts/README", "data/part-9x",
+    "data/part-0.20261128",
+)  # fmt: skip
 NESTED = "data/part-nested"
 NOBODY = 65534
 
