@@ -19,6 +19,11 @@ from e2eft.errors import E2eftError, as_json, from_json
 from e2eft.storage import be_patient
 
 LOOPBACK = "127.0.0.1"
+HEAD_ANSWERS_S = 8.0
+
+
+class ClusterError(E2eftError):
+    """A cluster that cannot be worked on."""
 
 
 def is_local() -> bool:
@@ -34,6 +39,9 @@ def connect() -> None:
     keeps its sockets and logs in a folder that no other user can enter. Its processes inherit this
     one's environment. On a real cluster secrets belong in the nodes' environment: a job's runtime
     environment is shown to everyone who can list jobs.
+
+    Raises:
+        ClusterError: if nobody answers at RAY_ADDRESS.
     """
     import ray
 
@@ -44,8 +52,27 @@ def connect() -> None:
     if is_local():
         _start_local(options)
     else:
+        require_head(os.environ["RAY_ADDRESS"])
         ray.init(**options)
     quiet_ray_data()
+
+
+def require_head(address: str) -> None:
+    """Raises ClusterError if nobody listens at a RAY_ADDRESS, which Ray would find out in a minute.
+
+    Args:
+        address: host:port, with or without ray://; of anything else nothing is said.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), HEAD_ANSWERS_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"RAY_ADDRESS {address}: no Ray cluster answers there ({error}); start or correct it, "
+            "or unset it to work on this machine alone"
+        ) from None
 
 
 def _start_local(options: dict[str, Any]) -> None:

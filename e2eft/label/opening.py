@@ -122,8 +122,8 @@ def _require_fitting(model: PinnedModel, config: LabelConfig) -> None:
     if (initial != "none") != model.sees_image:
         takes, choices = ("a", "gaussian or zeros") if model.sees_image else ("no", "none")
         raise LabelError(
-            f"--initial-latent {initial}: the model {model.name} takes {takes} latent of the target "
-            f"beside the image's; leave it out, or choose {choices}"
+            f"--initial-latent {initial}: the model {model.name} takes {takes} latent beside the "
+            f"image's; leave it out, or choose {choices}"
         )
 
 

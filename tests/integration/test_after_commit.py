@@ -176,7 +176,6 @@ def trained(folder: Path, exported: Path, tracking: TrackingConfig, name: str | 
     shards = write_shards(folder / "shards", [make_frame(number) for number in range(4)], [4])
     config = train_config(shards.uri, out=str(folder / "run"), tracking=tracking, register_as=name)
     config = driver._with_depth_ranges(config, [open_shards(shards.uri)])
-    start_run(tracking, *driver._work(config, config.digest())).flush()
     paths = (path for path in exported.rglob("*") if path.is_file())
     files = {
         f"{MODEL_FOLDER}/{path.relative_to(exported).as_posix()}": path.read_bytes()
@@ -184,6 +183,7 @@ def trained(folder: Path, exported: Path, tracking: TrackingConfig, name: str | 
     }
     store = open_store(config.out)
     artifact = write_artifact(store, MODEL_KIND, config, files=files, counts={"steps": 2})
+    start_run(tracking, *driver._work(config, artifact.work)).flush()
     return Trained(config, artifact)
 
 

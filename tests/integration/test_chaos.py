@@ -11,7 +11,7 @@ from tests.chaos.watch import Phase
 
 Attacks = dict[Phase, Kind]
 HANDFUL: list[tuple[Job, Place, Attacks]] = [
-    (Job("prepare"), "s3", {"claim": "driver", "part": "store", "commit": "driver"}),
+    (Job("prepare"), "s3", {"part": "store", "commit": "driver"}),
     (Job("label"), "disk", {"part": "second", "commit": "full"}),
 ]
 """On a local cluster; the first one in `make test`."""
@@ -20,13 +20,7 @@ ON_NODES: list[tuple[Job, Place, Attacks]] = [
     (
         Job("train", 3),
         "s3",
-        {
-            "claim": "driver",
-            "upload": "driver",
-            "prune": "writer",
-            "export": "driver",
-            "commit": "driver",
-        },
+        {"upload": "driver", "prune": "writer", "commit": "driver"},
     ),
 ]
 

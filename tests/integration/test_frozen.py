@@ -265,6 +265,7 @@ def assert_same_labels(frozen: Frozen, name: str) -> None:
         np.testing.assert_allclose(made.read(ours[key]), wanted.read(row), atol=1e-3)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", HALF_SCORES)
 def test_half_finished_scores_are_finished(
     frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]
@@ -314,6 +315,7 @@ def test_the_registered_model_is_served_with_its_own_code(
         np.testing.assert_allclose(depth, labels.read(rows[key]), atol=1e-3)
 
 
+@pytest.mark.deep
 def test_the_registered_model_labels_images(frozen: Frozen) -> None:
     assert frozen.run("labels/half-champion", "--out", frozen.uri("labels/new")) == 0
     assert_same_labels(frozen, "labels/new")

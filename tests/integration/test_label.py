@@ -94,6 +94,7 @@ def test_what_stops_a_worker_is_said_in_one_line(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.deep
 def test_an_actor_that_cannot_load_its_model_says_so_in_one_line(
     ray_access: Access, depth_model: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +125,7 @@ def broken(table: pa.Table) -> pa.Table:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.deep
 def test_errors_of_workers_keep_their_types_through_actors_and_blocks(
     ray_access: Access,
 ) -> None:
@@ -163,6 +165,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.deep
 @pytest.mark.slow
 def test_a_killed_job_run_again_finishes_the_rest(
     ray_access: Access,

@@ -92,6 +92,7 @@ def expected_label(folder: Path, task_name: str, content: bytes) -> np.ndarray:
     return resize(label, rgb.shape[:2])
 
 
+@pytest.mark.deep
 @pytest.mark.slow
 @pytest.mark.parametrize("registered", ["depth"], indirect=True)
 def test_a_process_with_only_the_declared_requirements_gives_the_same_answers(

@@ -109,6 +109,7 @@ def wait_for_checkpoint(process: ServiceProcess, out: Path, timeout_s: float = 3
     return steps[-1]
 
 
+@pytest.mark.deep
 @pytest.mark.slow
 def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
     shards_uri: str, undisturbed: Outcome, tmp_path: Path, capsys: Any
@@ -208,6 +209,7 @@ def test_a_run_goes_on_after_a_read_that_never_returned(tmp_path: Path) -> None:
     assert verify(load_artifact(str(out))) == []
 
 
+@pytest.mark.deep
 def test_what_cannot_be_placed_is_refused_and_leaves_the_folder_free(
     ray_cluster: RayCluster, s3_env: S3Server
 ) -> None:

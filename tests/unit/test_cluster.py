@@ -8,7 +8,7 @@ import cloudpickle
 import pyarrow as pa
 import pytest
 
-from e2eft.cluster import STOPPED_BY, carried, raise_carried
+from e2eft.cluster import STOPPED_BY, ClusterError, carried, connect, raise_carried, require_head
 from e2eft.data.sources.images import ImageError
 from e2eft.errors import ConflictError, MissingError, StorageError
 
@@ -103,3 +103,19 @@ def test_other_exceptions_go_their_own_way() -> None:
 
     with pytest.raises(ValueError, match="a fault of the program"):
         list(flow([table(1)], broken))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_head_that_is_not_there_is_named_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(
+        ClusterError, match=rf"^RAY_ADDRESS {address}: no Ray cluster answers there"
+    ):
+        connect()
+
+
+def test_of_addresses_without_a_port_nothing_is_known() -> None:
+    for address in ("auto", "cluster-name", "ray://name"):
+        require_head(address)
