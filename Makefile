@@ -25,14 +25,14 @@ demo: $(READY)  ## the whole job on this machine: render, train, score, label
 	tools/debian_packages.sh --optional libllvm19
 	$(BIN)/python pipelines/demo.py --out demo
 
-test: $(READY)  ## everything, on real services
+test: $(READY)  ## unit, parity and integration tests, on real services
 	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
 	$(PYTEST) -m "not deep"
 
 test-fast: $(READY)  ## unit and parity tests only
 	$(PYTEST) -m "not deep" tests/unit tests/parity
 
-test-deep: $(READY)  ## every combination, where `make test` has the telling ones
+test-deep: $(READY)  ## what takes longest, and every combination where `make test` has the telling ones
 	tools/debian_packages.sh libllvm19 chromium fonts-dejavu-core postgresql
 	$(PYTEST) -m deep
 

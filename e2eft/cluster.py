@@ -67,7 +67,7 @@ def require_head(address: str) -> None:
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), HEAD_ANSWERS_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), HEAD_ANSWERS_S).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(
             f"RAY_ADDRESS {address}: no Ray cluster answers there ({error}); start or correct it, "

@@ -18,9 +18,10 @@ SHARED = {
 """Tests that look at what is started once, by the process that shall run them all."""
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: a file is one process's, as are those that share something."""
+    """For `--dist loadgroup`, before its own hook: a file is one process's, as are those that share
+    something."""
     for item in items:
         file = item.path.name
         name = item.nodeid.rpartition("::")[2].partition("[")[0]
