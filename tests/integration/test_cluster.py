@@ -1,18 +1,28 @@
-"""The four stages as jobs on a cluster of three nodes, every artifact on S3, MLflow as a server."""
+"""Jobs on a cluster of three nodes: the four stages, every artifact on S3, MLflow as a server.
+
+All that shares the cluster is in this file, since a file's tests are run by one process.
+"""
 
 import io
+import json
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 from PIL import Image
 
+from e2eft import cli
 from e2eft.artifacts import load_artifact, verify
 from e2eft.data.labels import open_labels
 from e2eft.data.shards import open_shards
 from e2eft.storage import open_store
+from tests.frames import write_analytic_shards
 from tests.planted import ClusterRun
-from tests.services import MlflowServer, S3Server
+from tests.ray_cluster import RayCluster
+from tests.services import MlflowServer, S3Server, ServiceError
+
+ROW_SQUARES_SUM = sum(i**2 for i in range(100))
 
 
 @pytest.mark.slow
@@ -45,3 +55,94 @@ def test_prepare_train_evaluate_label_on_s3(
     # Nor is Ray heard beside the stages' own lines.
     assert "step      1  loss" in cluster_run.logs
     assert "Reporting training result" not in cluster_run.logs
+
+
+@pytest.mark.slow
+def test_jobs_leave_no_secret(
+    cluster_run: ClusterRun, ray_cluster: RayCluster, s3_server: S3Server, services_folder: Path
+) -> None:
+    search = cluster_run.search.text("what the jobs printed", cluster_run.logs)
+    for kind, told in ray_cluster.told().items():
+        assert told
+        search.text(kind, told)
+    client = s3_server.client()
+    for bucket in (s3_server.bucket, s3_server.mlflow_bucket):
+        search.bucket(client, bucket)
+    client.close()
+    # The store and the token's file are where these secrets belong.
+    assert (services_folder / "s3" / "s3.json").is_file()
+    for folder in services_folder.iterdir():
+        if folder.name != "s3":
+            search.folder(folder, leave_out=[ray_cluster.token_path])
+    assert list(ray_cluster.folder.glob("n0/session_*/logs/job-driver-*.log"))
+    assert search.looked_at > 500
+    assert not search.finds
+
+
+@pytest.mark.deep
+def test_what_cannot_be_placed_is_refused_and_leaves_the_folder_free(
+    ray_cluster: RayCluster, s3_env: S3Server
+) -> None:
+    data, out = s3_env.uri("training", "shards"), s3_env.uri("training", "run")
+    write_analytic_shards(data, 4, height=32, width=40)
+    argv = ["tiny-depth", "--base", "blank", "--data", data, "--out", out]
+    argv += ["--num-workers", "64", "--batch", "128", "--micro-batch", "2"]
+    result = ray_cluster.submit(["pipelines/train.py", *argv])
+    assert (result.status, result.driver_exit_code) == ("FAILED", cli.STAGE_ERROR)
+    assert (
+        "train: --num-workers 64 needs 1 CPU each, but the cluster's 3 node(s) can" in result.logs
+    )
+    assert "use --num-workers 8 or a larger cluster" in result.logs
+    assert "Traceback" not in result.logs
+    assert list(open_store(out).list()) == []
+
+
+@pytest.mark.deep
+def test_ray_command_line_maps_rows_on_every_node(
+    ray_cluster: RayCluster, s3_server: S3Server, mlflow_server: MlflowServer
+) -> None:
+    job = ray_cluster.submit_cli(["tests/integration/jobs/map_rows.py"]).require_success()
+    assert job.cli_exit_code == 0
+    summary = json.loads(next(line for line in job.logs.splitlines() if line.startswith('{"sum"')))
+    assert summary == {
+        "sum": ROW_SQUARES_SUM,
+        "rows": 100,
+        "nodes": 3,
+        "endpoints": [s3_server.endpoint],
+        "tracking_uris": [mlflow_server.env()["MLFLOW_TRACKING_URI"]],
+    }
+
+
+def test_ray_job_gets_the_repository_without_its_heavy_folders(ray_cluster: RayCluster) -> None:
+    listing = "import json, os; print(json.dumps(sorted(os.listdir())))"
+    job = ray_cluster.submit(["-c", listing]).require_success()
+    shipped = set(json.loads(job.logs.splitlines()[-1]))
+    assert {"e2eft", "pipelines", "tests"} <= shipped
+    assert not {".git", ".venv", "docs", "benchmarks"} & shipped
+
+
+def test_ray_reports_the_failure_of_a_job(ray_cluster: RayCluster) -> None:
+    job = ray_cluster.submit(["-c", "import sys; print('giving up'); sys.exit(3)"])
+    assert (job.status, job.driver_exit_code) == ("FAILED", 3)
+    with pytest.raises(ServiceError, match="giving up"):
+        job.require_success()
+
+
+@pytest.mark.deep
+def test_ray_cluster_replaces_a_lost_node(ray_cluster: RayCluster) -> None:
+    assert ray_cluster.alive_nodes() == 3
+    ray_cluster.kill_worker(ray_cluster.workers[0])
+    assert ray_cluster.alive_nodes() == 2
+    ray_cluster.add_worker(num_cpus=3)
+    ray_cluster.wait_ready()
+    assert ray_cluster.alive_nodes() == 3
+
+
+def test_ray_wants_the_token(ray_cluster: RayCluster) -> None:
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    with pytest.raises(HTTPError) as error:
+        urlopen(f"{ray_cluster.address}/api/jobs/", timeout=10)
+    assert error.value.code == 401
+    error.value.close()

@@ -1,6 +1,8 @@
-"""The demo at a small size, run twice, and the notebook that reads what it leaves."""
+"""The demo at a small size, run twice, the notebook that reads what it leaves, and planted secrets
+searched in all of that."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -8,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.planted import DemoRun, run_demo
+from tests.secret_search import Search
 
 pytestmark = pytest.mark.deep
 
@@ -52,3 +55,18 @@ def test_notebook_runs_on_the_demo(demo: DemoRun, monkeypatch: pytest.MonkeyPatc
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
     client.execute()
     assert sum(cell.cell_type == "code" for cell in notebook.cells) == 9
+
+
+@pytest.mark.slow
+def test_a_demo_leaves_no_secret(demo: DemoRun, tmp_path: Path) -> None:
+    search = demo.search.text("what it printed", demo.output)
+    search.folder(demo.folder).folder(demo.temporary)
+    assert list(demo.temporary.glob("e2eft-*/ray/session_*/logs/raylet.out"))
+    assert {"mlflow.db", "shards", "runs"} <= {path.name for path in demo.folder.iterdir()}
+    assert search.looked_at > 1000
+    assert not search.finds
+    # Where it is planted in what was searched, it is found.
+    leaked = shutil.copy(demo.folder / "mlflow.db", tmp_path)
+    with Path(leaked).open("ab") as file:
+        file.write(search.secrets["AWS_SESSION_TOKEN"].encode())
+    assert Search(search.secrets).folder(tmp_path).finds

@@ -1,6 +1,5 @@
 """The harness itself: real servers that behave as the product needs them to."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.ray_cluster import RayCluster
 from tests.services import (
     MlflowServer,
     S3Server,
@@ -24,8 +22,6 @@ from tests.services import (
     free_ports,
     isolated_env,
 )
-
-ROW_SQUARES_SUM = sum(i**2 for i in range(100))
 
 
 @contextmanager
@@ -129,57 +125,6 @@ def test_mlflow_over_postgres(
 ) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     mlflow_round_trip(mlflow_server_on_postgres, s3_server, tmp_path)
-
-
-@pytest.mark.deep
-def test_ray_command_line_maps_rows_on_every_node(
-    ray_cluster: RayCluster, s3_server: S3Server, mlflow_server: MlflowServer
-) -> None:
-    job = ray_cluster.submit_cli(["tests/integration/jobs/map_rows.py"]).require_success()
-    assert job.cli_exit_code == 0
-    summary = json.loads(next(line for line in job.logs.splitlines() if line.startswith('{"sum"')))
-    assert summary == {
-        "sum": ROW_SQUARES_SUM,
-        "rows": 100,
-        "nodes": 3,
-        "endpoints": [s3_server.endpoint],
-        "tracking_uris": [mlflow_server.env()["MLFLOW_TRACKING_URI"]],
-    }
-
-
-def test_ray_job_gets_the_repository_without_its_heavy_folders(ray_cluster: RayCluster) -> None:
-    listing = "import json, os; print(json.dumps(sorted(os.listdir())))"
-    job = ray_cluster.submit(["-c", listing]).require_success()
-    shipped = set(json.loads(job.logs.splitlines()[-1]))
-    assert {"e2eft", "pipelines", "tests"} <= shipped
-    assert not {".git", ".venv", "docs", "benchmarks"} & shipped
-
-
-def test_ray_reports_the_failure_of_a_job(ray_cluster: RayCluster) -> None:
-    job = ray_cluster.submit(["-c", "import sys; print('giving up'); sys.exit(3)"])
-    assert (job.status, job.driver_exit_code) == ("FAILED", 3)
-    with pytest.raises(ServiceError, match="giving up"):
-        job.require_success()
-
-
-@pytest.mark.deep
-def test_ray_cluster_replaces_a_lost_node(ray_cluster: RayCluster) -> None:
-    assert ray_cluster.alive_nodes() == 3
-    ray_cluster.kill_worker(ray_cluster.workers[0])
-    assert ray_cluster.alive_nodes() == 2
-    ray_cluster.add_worker(num_cpus=3)
-    ray_cluster.wait_ready()
-    assert ray_cluster.alive_nodes() == 3
-
-
-def test_ray_wants_the_token(ray_cluster: RayCluster) -> None:
-    from urllib.error import HTTPError
-    from urllib.request import urlopen
-
-    with pytest.raises(HTTPError) as error:
-        urlopen(f"{ray_cluster.address}/api/jobs/", timeout=10)
-    assert error.value.code == 401
-    error.value.close()
 
 
 def test_a_server_that_dies_shows_its_last_words(tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from e2eft import cli
 from e2eft.artifacts import load_artifact, verify
 from e2eft.config import TrainConfig
 from e2eft.data.shards import part_path
-from e2eft.storage import open_store
 from tests.frames import analytic_frame, write_analytic_shards, write_shards
-from tests.ray_cluster import REPOSITORY, RayCluster
-from tests.services import S3Server, ServiceProcess
+from tests.ray_cluster import REPOSITORY
+from tests.services import ServiceProcess
 from tests.training import Outcome, run_processes
 
 STEPS, CHECKPOINT_EVERY = 8, 2
@@ -207,20 +206,3 @@ def test_a_run_goes_on_after_a_read_that_never_returned(tmp_path: Path) -> None:
         rf"training failed: rank \d has waited \d+ s for the frames .* of {data}", said
     )
     assert verify(load_artifact(str(out))) == []
-
-
-@pytest.mark.deep
-def test_what_cannot_be_placed_is_refused_and_leaves_the_folder_free(
-    ray_cluster: RayCluster, s3_env: S3Server
-) -> None:
-    data, out = s3_env.uri("training", "shards"), s3_env.uri("training", "run")
-    write_analytic_shards(data, 4, height=32, width=40)
-    argv = argv_of(data, out, "--num-workers", "64", "--batch", "128")
-    result = ray_cluster.submit(["pipelines/train.py", *argv])
-    assert (result.status, result.driver_exit_code) == ("FAILED", cli.STAGE_ERROR)
-    assert (
-        "train: --num-workers 64 needs 1 CPU each, but the cluster's 3 node(s) can" in result.logs
-    )
-    assert "use --num-workers 8 or a larger cluster" in result.logs
-    assert "Traceback" not in result.logs
-    assert list(open_store(out).list()) == []
