@@ -41,7 +41,7 @@ def connect() -> None:
     environment is shown to everyone who can list jobs.
 
     Raises:
-        ClusterError: if nobody answers at RAY_ADDRESS.
+        ClusterError: if nobody answers at RAY_ADDRESS, or a local cluster does not start.
     """
     import ray
 
@@ -99,6 +99,12 @@ def _start_local(options: dict[str, Any]) -> None:
     try:
         with _environment(local_environment()):
             ray.init(**options)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise ClusterError(
+            "Ray did not start within 30 s: the machine is too busy; run the same command again"
+        ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
 

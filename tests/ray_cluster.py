@@ -67,6 +67,7 @@ class RayCluster:
         self.token_path.write_text(self.token)
         self._worker_cpus = tuple(worker_cpus)
         self._nodes_started = 0
+        self._cpus: dict[int, int] = {}
         self.workers: list[ServiceProcess] = []
         self._gcs_port, dashboard_port, client_port = free_ports(3)
         self.address = f"http://127.0.0.1:{dashboard_port}"
@@ -98,6 +99,7 @@ class RayCluster:
     def add_worker(self, num_cpus: int) -> ServiceProcess:
         """Start one more node (it joins seconds later, see `wait_ready`)."""
         worker = self._start_node(num_cpus, f"--address=127.0.0.1:{self._gcs_port}")
+        self._cpus[worker.pid] = num_cpus
         self.workers.append(worker)
         return worker
 
@@ -142,10 +144,19 @@ class RayCluster:
             return True
 
     def _has_every_node(self) -> bool:
-        for worker in self.workers:
+        for worker in list(self.workers):
             if not worker.is_running:
-                raise worker.failure("ended before it joined the cluster")
+                self._replace(worker)
         return self.alive_nodes() == 1 + len(self.workers)
+
+    def _replace(self, worker: ServiceProcess) -> None:
+        """Starts a node again that was too slow for Ray: it gives itself 30 s, whatever else the
+        machine does."""
+        failure = worker.failure("ended before it joined the cluster")
+        if "timed out during startup" not in str(failure):
+            raise failure
+        self.workers.remove(worker)
+        self.add_worker(self._cpus[worker.pid])
 
     def alive_nodes(self) -> int:
         """Nodes that the head holds to be alive; raises `OSError` when the head does not answer."""

@@ -1,6 +1,6 @@
 """A handful of what `make chaos` does: jobs that are attacked, run again, and compared."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,23 +9,10 @@ from tests.chaos.field import Field, field
 from tests.chaos.jobs import Job, Place
 from tests.chaos.watch import Phase
 
-Attacks = dict[Phase, Kind]
-HANDFUL: list[tuple[Job, Place, Attacks]] = [
-    (Job("prepare"), "s3", {"part": "store", "commit": "driver"}),
-    (Job("label"), "disk", {"part": "second", "commit": "full"}),
-]
-"""On a local cluster; the first one in `make test`."""
-ON_NODES: list[tuple[Job, Place, Attacks]] = [
-    (Job("train", 2), "disk", {"upload": "writer", "register": "stop", "after": "driver"}),
-    (
-        Job("train", 3),
-        "s3",
-        {"upload": "driver", "prune": "writer", "commit": "driver"},
-    ),
-]
 
-
-def require_equal_to_undisturbed(there: Field, job: Job, place: Place, attacks_at: Attacks) -> None:
+def require_equal_to_undisturbed(
+    there: Field, job: Job, place: Place, attacks_at: dict[Phase, Kind]
+) -> None:
     undisturbed = Chain(there, job, "disk", f"undisturbed-{job.name}", [])
     expected = undisturbed.run(None)
     assert expected and undisturbed.wrong == []
@@ -37,37 +24,16 @@ def require_equal_to_undisturbed(there: Field, job: Job, place: Place, attacks_a
     assert all(landing.dead is not False for landing in chain.landed)
 
 
-def named(value: Job | Place | Attacks) -> str:
-    return value.name if isinstance(value, Job) else "" if isinstance(value, dict) else value
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    with field(tmp_path_factory.mktemp("chaos"), nodes=False) as started:
-        yield started
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("job", "place", "attacks_at"),
-    [HANDFUL[0], *(pytest.param(*each, marks=pytest.mark.deep) for each in HANDFUL[1:])],
-    ids=named,
-)
-def test_attacked_and_run_again_it_ends_as_if_undisturbed(
-    here: Field, job: Job, place: Place, attacks_at: Attacks
-) -> None:
-    require_equal_to_undisturbed(here, job, place, attacks_at)
-
-
-@pytest.fixture(scope="module")
-def on_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
-    with field(tmp_path_factory.mktemp("chaos")) as started:
-        yield started
+def test_attacked_and_run_again_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
+    """S3 away at a part, the driver killed at the commit; on local clusters."""
+    with field(tmp_path, nodes=False) as here:
+        attacks: dict[Phase, Kind] = {"part": "store", "commit": "driver"}
+        require_equal_to_undisturbed(here, Job("prepare"), "s3", attacks)
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize(("job", "place", "attacks_at"), ON_NODES, ids=named)
-def test_attacked_on_three_nodes_training_ends_in_the_same_bits(
-    on_nodes: Field, job: Job, place: Place, attacks_at: Attacks
-) -> None:
-    require_equal_to_undisturbed(on_nodes, job, place, attacks_at)
+def test_attacked_on_three_nodes_training_ends_in_the_same_bits(tmp_path: Path) -> None:
+    attacks: dict[Phase, Kind] = {"upload": "writer", "register": "stop", "after": "driver"}
+    with field(tmp_path) as there:
+        require_equal_to_undisturbed(there, Job("train", 2), "disk", attacks)

@@ -13,6 +13,7 @@ from e2eft.evaluate import job
 from e2eft.evaluate.chunks import Job
 from e2eft.evaluate.scores import SUMMARY, TABLE
 from tests.scored_frames import config_of, make_frame, write_labels, write_shards
+from tests.services import S3Server
 
 
 @pytest.fixture
@@ -24,13 +25,10 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("where", [pytest.param("disk", marks=pytest.mark.deep), "s3"])
 def test_ray_gives_the_table_that_one_process_gives_byte_by_byte(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    s3_env: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = str(tmp_path)
-    if where == "s3":
-        base = request.getfixturevalue("s3_env").uri("evaluate")
+    base = s3_env.uri("evaluate")
     frames = [make_frame(n, "plane") for n in range(40)] + [make_frame(n, "wall") for n in range(9)]
     shards = write_shards(f"{base}/shards", frames, [35, 14])
     predictions: dict[str, np.ndarray | str] = {
