@@ -26,13 +26,15 @@ from e2eft.artifacts.manifest import (
     FileEntry,
     Parent,
     entries,
+    is_gone,
+    left_of,
     load_artifact,
     read_json,
     sha256,
     verify,
 )
 from e2eft.artifacts.ownership import DisplacedError, OccupiedError
-from e2eft.artifacts.record import finished_of, recorded
+from e2eft.artifacts.record import Record, finished_of, recorded
 from e2eft.artifacts.writing import Writer
 
 __all__ = [
@@ -49,9 +51,12 @@ __all__ = [
     "Owned",
     "Parent",
     "Place",
+    "Record",
     "Writer",
     "entries",
     "finished_of",
+    "is_gone",
+    "left_of",
     "load_artifact",
     "look",
     "read_json",

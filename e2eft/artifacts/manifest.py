@@ -218,6 +218,20 @@ def read_json(content: bytes, where: str) -> dict[str, Any]:
     return tree
 
 
+def is_gone(uri: str) -> bool:
+    """Whether there is nothing at all at `uri`, which is no answer to what it holds now."""
+    return next(iter(open_store(uri).list()), None) is None
+
+
+def left_of(uri: str, role: str, kind: str) -> Parent:
+    """An artifact as an input of finished work; without a digest if it is gone.
+
+    Raises:
+        ArtifactError: if something else is there.
+    """
+    return Parent(role, uri, "") if is_gone(uri) else load_artifact(uri, kind).as_parent(role)
+
+
 def entries(store: Store, paths: list[str]) -> list[FileEntry]:
     """Sizes and digests of files already in the store, read in parallel, a chunk at a time."""
 

@@ -16,15 +16,21 @@ from typing import Any
 
 from e2eft.artifacts import (
     Artifact,
+    ArtifactError,
     Claim,
     FileEntry,
     Owned,
     Parent,
     Place,
+    finished_of,
+    is_gone,
+    left_of,
     load_artifact,
     look,
+    recorded,
 )
 from e2eft.config import EvaluateConfig
+from e2eft.data.labels import KIND as LABELS_KIND
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
@@ -52,7 +58,8 @@ from e2eft.evaluate.tracked import (
     with_absolute_uris,
     work_of,
 )
-from e2eft.storage import open_store
+from e2eft.model.hub import ModelError
+from e2eft.storage import MissingError, absolute, open_store
 from e2eft.tracking import (
     Run,
     TrackingError,
@@ -78,7 +85,24 @@ def look_at(config: EvaluateConfig) -> Place:
         TrackingError: if scores would not find their way to MLflow, or the model to its registry.
     """
     config = with_absolute_uris(config)
-    labels: tuple[Parent, ...] = ()
+    store = open_store(config.out)
+    try:
+        inputs = _inputs(config)
+    except (ModelError, ArtifactError, MissingError):
+        begun = None if config.overwrite else recorded(store)
+        if begun is None or finished_of(store, begun) is None:
+            raise
+        inputs = _inputs_left(config)
+    place = look(store, KIND, config, inputs, OWNED)
+    if not place.finished:
+        if config.model and is_registry_uri(config.model):
+            version_digest(config.tracking, config.model)  # raises what kept it from being known
+        check_tracking(config.tracking, config.register_as)
+    return place
+
+
+def _inputs(config: EvaluateConfig) -> tuple[Parent, ...]:
+    """What is scored, and against what."""
     if config.model is None:
         pairs, _ = _checked_pairs(config, config.labels)
         data = tuple(pair.shards.artifact for pair in pairs)
@@ -87,13 +111,22 @@ def look_at(config: EvaluateConfig) -> Place:
         processing_of(config)
         data = tuple(load_artifact(uri, SHARDS) for uri in config.data)
         labels = (_model(config, config.model),)
-    inputs = (*(artifact.as_parent(DATA) for artifact in data), *labels)
-    place = look(open_store(config.out), KIND, config, inputs, OWNED)
-    if not place.finished:
-        if config.model and is_registry_uri(config.model):
-            version_digest(config.tracking, config.model)  # raises what kept it from being known
-        check_tracking(config.tracking, config.register_as)
-    return place
+    return (*(artifact.as_parent(DATA) for artifact in data), *labels)
+
+
+def _inputs_left(config: EvaluateConfig) -> tuple[Parent, ...]:
+    """The same of scores that are finished, where some of it has gone since: nothing is known of
+    what that held."""
+    data = (left_of(uri, DATA, SHARDS) for uri in config.data)
+    if config.model is None:
+        return (*data, *(left_of(uri, LABELS, LABELS_KIND) for uri in config.labels))
+    try:
+        model = _model(config, config.model)
+    except ModelError:
+        if not is_gone(config.model):
+            raise
+        model = Parent("model", absolute(config.model), "")
+    return (*data, model)
 
 
 def _model(config: EvaluateConfig, name: str) -> Parent:

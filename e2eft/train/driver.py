@@ -17,7 +17,10 @@ from e2eft.artifacts import (
     Owned,
     Parent,
     Place,
+    Record,
     finished_of,
+    is_gone,
+    left_of,
     look,
     recorded,
     rounding_changes,
@@ -25,6 +28,7 @@ from e2eft.artifacts import (
 from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig
 from e2eft.data.mixture import depth_ranges_m
+from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
 from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
 from e2eft.model.pinned import as_input, content_digest
@@ -103,7 +107,11 @@ def _with_inputs(config: TrainConfig) -> tuple[TrainConfig, tuple[Parent, ...]]:
 
 def _without_inputs(config: TrainConfig) -> tuple[TrainConfig, tuple[Parent, ...]] | None:
     """The same of a run that is finished, whose data or base model have gone since: nothing is
-    known of what they hold. None if it is not finished."""
+    known of what those held; what is there is compared. None if it is not finished.
+
+    Raises:
+        ModelError, ArtifactError: if something else has come in their place.
+    """
     store = open_store(config.out)
     begun = None if config.overwrite else recorded(store)
     if begun is None or finished_of(store, begun) is None:
@@ -113,9 +121,19 @@ def _without_inputs(config: TrainConfig) -> tuple[TrainConfig, tuple[Parent, ...
     if not config.data.max_depth_m and isinstance(ranges, list):
         data = config.data.model_copy(update={"max_depth_m": tuple(ranges)})
         config = config.model_copy(update={"data": data})
-    names = {config.base, config.base if "://" in config.base else absolute(config.base)}
+    data = (left_of(uri, "data", SHARDS) for uri in config.data.uris)
+    return config, (_base_left(config, begun), *data)
+
+
+def _base_left(config: TrainConfig, begun: Record) -> Parent:
+    try:
+        return _base(config)
+    except ModelError:
+        if not is_gone(config.base):
+            raise
+    names = (config.base, absolute(config.base))
     base = next((p.uri for p in begun.inputs if p.role == "base" and p.uri in names), config.base)
-    return config, (Parent("base", base, ""), *(Parent("data", u, "") for u in config.data.uris))
+    return Parent("base", base, "")
 
 
 def _train(config: TrainConfig, claim: Claim, use_gpu: bool) -> Artifact:

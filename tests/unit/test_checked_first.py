@@ -1,5 +1,6 @@
 """What can be known before is said before anything is deleted, in one line."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -101,6 +102,26 @@ def test_a_finished_run_is_found_when_what_it_was_made_from_is_gone(
     assert cli.run_stage("train", argv_of(data, tmp_path / "out", *more)) == 1
     assert (data if lost == "data" else "model 'base' is not there") in capsys.readouterr().err
     assert made.uri == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize("by", ["other shards", "no shards", "no truth"])
+def test_what_has_come_in_the_place_of_the_data_is_not_nothing(
+    by: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path / "out", data, "--no-tracking")
+    shutil.rmtree(data)
+    if by == "no shards":
+        Path(data).mkdir()
+        (Path(data) / "note.txt").touch()
+    else:
+        store = write_analytic_shards(data, 3, height=16, width=24).store
+        if by == "no truth":
+            manifest = json.loads(store.read("manifest.json"))
+            manifest["details"]["truth"] = ["normals"]
+            store.write("manifest.json", json.dumps(manifest).encode())
+    assert cli.run_stage("train", argv_of(data, tmp_path / "out", "--no-tracking")) == 1
+    said = capsys.readouterr().err
+    assert ("has no manifest.json" if by == "no shards" else "holds something else") in said
 
 
 @pytest.mark.parametrize("content", ["junk", "other", "cut"])

@@ -18,6 +18,9 @@ from e2eft.evaluate import job
 from e2eft.evaluate.chunks import Job
 from e2eft.label import LabelError, graph
 from e2eft.label.opening import MODEL_PIN
+from e2eft.model.pinned import files_digest, pin_model
+from e2eft.storage import open_store
+from tests.artifacts import write_artifact
 from tests.corpora import write_plain_corpus
 from tests.frames import analytic_frame, write_shards
 from tests.labelling import label_config, run_graph_in_process, without_cluster, write_model
@@ -250,3 +253,36 @@ def test_each_job_at_a_place_has_a_run_of_its_own(
     assert json.loads((tmp_path / "out" / MODEL_PIN).read_text())["digest"] == model_of(
         tmp_path / "out"
     )
+
+
+@pytest.mark.usefixtures("scored_here")
+@pytest.mark.parametrize("lost", ["model", "data"])
+def test_finished_scores_are_found_when_what_was_scored_is_gone(
+    lost: str, model: Path, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    data = write_scored_shards(shards, [make_frame(number) for number in range(4)], [4])
+    config = scoring_config(tmp_path / "out", "depth", [data], model=str(model), labels=())
+    scores = cli.execute(config)
+    folder = model if lost == "model" else shards
+    shutil.rmtree(folder)
+    assert cli.execute(config) == scores
+    # Something else in its place is not nothing.
+    folder.mkdir()
+    (folder / "note.txt").touch()
+    with pytest.raises(ValueError, match=f"{folder} h"):
+        cli.execute(config)
+
+
+def test_a_models_digest_is_the_same_wherever_and_however_it_is_read(
+    models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    files = {f"model/{path.relative_to(models[0]).as_posix()}": path.read_bytes()
+             for path in models[0].rglob("*") if path.is_file()}  # fmt: skip
+    run = str(tmp_path / "run")
+    config = label_config("i", run, "m")
+    write_artifact(open_store(run), "model", config, files=files, counts={})
+    wanted = pin_model("m", "m", str(models[0]), tmp_path / "scratch").digest
+    for uri in (run, str(models[0]), f"file://{run}", f"file://{models[0]}"):
+        assert files_digest(uri) == wanted, uri
+    assert files_digest(str(models[1])) != wanted
