@@ -19,15 +19,11 @@ from e2eft.artifacts import (
     Claim,
     FileEntry,
     Owned,
-    Parent,
     Place,
     look,
-    recorded,
-    sha256,
 )
 from e2eft.cluster import carried, connect, is_local, raise_carried
 from e2eft.config import PrepareConfig
-from e2eft.config.identity import differences
 from e2eft.data.latents import DETAIL, require_encodable
 from e2eft.data.sample import Sample
 from e2eft.data.shards import (
@@ -36,8 +32,8 @@ from e2eft.data.shards import (
     decode_row,
 )
 from e2eft.data.sources import FrameSource, located, open_source
-from e2eft.data.sources.archives import read_uri
 from e2eft.data.survey import Survey, planned_line, report_page
+from e2eft.prepare.inputs import inputs_of
 from e2eft.prepare.parts import (
     RECORDS,
     PartRecord,
@@ -47,14 +43,13 @@ from e2eft.prepare.parts import (
     parts_to_make,
     read_records,
 )
-from e2eft.storage import MissingError, StorageError, Store, absolute, open_store
+from e2eft.storage import Store, absolute, open_store
 from e2eft.tracking import Run, check_tracking, complete_run
 from e2eft.views.sheets import Tile, contact_sheet
 
 if TYPE_CHECKING:
     from e2eft.model.codec import Codec
 
-RAW = "raw file"
 REJECTS = "rejects.parquet"
 SHEET = "contact_sheet.png"
 REPORT, REPORT_PAGE = "report.json", "report.md"
@@ -81,7 +76,7 @@ def run(config: PrepareConfig) -> Artifact:
     places = {"out": absolute(config.out), "source": located(config.source)}
     config, codec = _with_vae(config.model_copy(update=places))
     store = open_store(config.out)
-    place = look(store, KIND, config, (*_lists(config), *_raw_files(config, store)), OWNED)
+    place = look(store, KIND, config, inputs_of(config, store), OWNED)
     artifact = place.finished
     if artifact is None:
         _check(config, place)
@@ -92,46 +87,6 @@ def run(config: PrepareConfig) -> Artifact:
         print(f"already prepared: {config.out} ({count} frames; nothing to do)")
     _after_commit(config, artifact)
     return artifact
-
-
-def _lists(config: PrepareConfig) -> tuple[Parent, ...]:
-    """What the lists hold that name the frames; one that is gone meanwhile is not known."""
-    inputs: list[Parent] = []
-    for name in config.source.places:
-        uri = getattr(config.source, name)
-        if name != "root" and uri:
-            try:
-                inputs.append(Parent(name, uri, sha256(read_uri(uri))))
-            except MissingError:
-                inputs.append(Parent(name, uri, ""))
-    return tuple(inputs)
-
-
-def _raw_files(config: PrepareConfig, store: Store) -> tuple[Parent, ...]:
-    """A few of the dataset's files, which tell it from another one that is laid out alike.
-
-    Compared are those that the job was begun with. As long as at most one in four differs, it is
-    the same dataset, of which a broken file has been mended. Without any, when the dataset has been
-    deleted after it was prepared, nothing is compared.
-    """
-    begun = recorded(store)
-    if begun and differences(begun.config, config, begun.identity_version):
-        begun = None
-    known = tuple(parent for parent in begun.inputs if parent.role == RAW) if begun else ()
-    try:
-        source = open_source(config.source, None)
-        found = _digests(source, [parent.uri for parent in known] or source.telling())
-    except (ValueError, StorageError):
-        return ()  # What is wrong is said before anything is claimed.
-    if not known:
-        return found
-    pairs = [(old, new) for old, new in zip(known, found, strict=True) if old.digest and new.digest]
-    is_another = 4 * sum(old.digest != new.digest for old, new in pairs) > len(pairs)
-    return found if is_another or config.overwrite else known
-
-
-def _digests(source: FrameSource, names: list[str]) -> tuple[Parent, ...]:
-    return tuple(Parent(RAW, name, source.raw_digest(name)) for name in names)
 
 
 def _check(config: PrepareConfig, place: Place) -> None:

@@ -19,7 +19,7 @@ from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
 from e2eft.data.sample import DEPTH, RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
 from e2eft.data.survey import DEPTH_EDGES_M, planned_line
-from e2eft.prepare import parts, stage
+from e2eft.prepare import inputs, parts, stage
 from e2eft.prepare.parts import index_of, make_part, record_path
 from e2eft.prepare.stage import (
     REJECTS,
@@ -86,7 +86,7 @@ def made_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             make_part(**row, config=config, writer=claim.writer, index=index_of(claim))
             made.append(row["part"])
 
-    for room in (stage, parts):
+    for room in (inputs, parts, stage):
         monkeypatch.setattr(room, "open_source", AnalyticFrames)
     monkeypatch.setattr(stage, "_require_room", lambda _: None)
     monkeypatch.setattr(stage, "_make_parts", make)

@@ -15,7 +15,7 @@ from e2eft.data.shards import open_shards, part_path
 from e2eft.model.codec import Codec
 from e2eft.model.pretrained import load_codec
 from e2eft.model.source import find_model
-from e2eft.prepare import latents, parts, stage
+from e2eft.prepare import inputs, latents, parts, stage
 from e2eft.prepare.parts import index_of, make_part
 from e2eft.storage import LocalStore, Store
 from tests.frames import analytic_frame
@@ -63,7 +63,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             latents.make_latents(codec, writer, row["part"], row["path"])
             made.append(row["part"])
 
-    for room in (stage, parts):
+    for room in (inputs, parts, stage):
         monkeypatch.setattr(room, "open_source", Frames)
     monkeypatch.setattr(stage, "_require_room", lambda _: None)
     monkeypatch.setattr(stage, "_make_parts", make_parts)

@@ -19,7 +19,7 @@ from e2eft.config import (
     VirtualKittiSource,
 )
 from e2eft.data.sources import open_source
-from e2eft.prepare import stage
+from e2eft.prepare import inputs, stage
 from e2eft.prepare.parts import index_of, make_part
 from tests.benchmark_files import measured_frame, nyuv2, nyuv2_matlab, sintel
 from tests.hypersim_files import STANDARD, HypersimRelease, make_frame
@@ -107,7 +107,7 @@ def test_what_was_prepared_before_files_were_looked_at_is_still_found(
 ) -> None:
     out, root = tmp_path / "out", release(tmp_path / "raw", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_raw_files", lambda *_: ())
+        patch.setattr(inputs, "_raw_files", lambda *_: ())
         with pytest.raises(KeyboardInterrupt):
             prepare.run(config_of(out, root))
     assert prepare.run(config_of(out, root)).counts["frames"] == FRAMES

@@ -11,7 +11,7 @@ import pytest
 
 from e2eft import cli, evaluate, label
 from e2eft.artifacts import ArtifactError
-from e2eft.config import EvaluateConfig, SamplingConfig
+from e2eft.config import EvaluateConfig, LabelConfig, SamplingConfig
 from e2eft.data.labels import open_labels, part_path
 from e2eft.errors import DamagedError
 from e2eft.evaluate import job
@@ -56,15 +56,21 @@ def model_of(labels: Path) -> str:
     return open_labels(str(labels)).artifact.details["model"]["digest"]
 
 
-def kill_after_first_part(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    def killed(*arguments: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+def label_once(config: LabelConfig, killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels, or is killed when the first part is there."""
+
+    def until_killed(*arguments: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         for number, rows in enumerate(run_graph_in_process(*arguments)):
             if number == 3:
                 raise KeyboardInterrupt
             yield rows
 
-    monkeypatch.setattr(graph, "run_graph", killed)
-    return monkeypatch
+    if not killed:
+        label.run(config)
+        return
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(graph, "run_graph", until_killed)
+        label.run(config)
 
 
 @pytest.mark.parametrize("killed", [True, False], ids=["killed", "finished"])
@@ -73,13 +79,7 @@ def test_a_model_that_was_replaced_is_refused_and_overwrite_labels_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     config = label_config(write_plain_corpus(tmp_path / "images", 9), tmp_path / "out", model)
-    with monkeypatch.context() as patch:
-        if killed:
-            kill_after_first_part(patch)
-            with pytest.raises(KeyboardInterrupt):
-                label.run(config)
-        else:
-            label.run(config)
+    label_once(config, killed, monkeypatch)
     replace(model, models[1])
     with pytest.raises(ArtifactError, match=r"model .* holds something else .*--overwrite"):
         label.run(config)
@@ -109,13 +109,7 @@ def test_shards_that_were_replaced_are_refused_and_overwrite_labels_anew(
     shards = str(tmp_path / "shards")
     write_shards(shards, [analytic_frame(number, 16, 24) for number in range(9)])
     config = label_config(shards, tmp_path / "out", model)
-    with monkeypatch.context() as patch:
-        if killed:
-            kill_after_first_part(patch)
-            with pytest.raises(KeyboardInterrupt):
-                label.run(config)
-        else:
-            label.run(config)
+    label_once(config, killed, monkeypatch)
     shutil.rmtree(shards)
     frames = [analytic_frame(number, 16, 24) for number in range(9)]
     for frame in frames:
