@@ -25,6 +25,8 @@ the cluster. stop: SIGSTOP to the driver, whose place another one takes; it goes
 second: the same command again, meanwhile. store: S3 away. full: a full disk."""
 NUMBERS: dict[Phase, int] = {"claim": 2, "part": 3, "upload": 3, "register": 2, "export": 3}
 """Before which change of a phase an attack falls, at most; elsewhere the first."""
+ONCE: set[Phase] = {"claim", "commit", "after"}
+"""Of which a run makes no second change, or none for sure."""
 AWAY_S = (5, 8, 12, 20, 60)
 DEADLY: set[Kind] = {"driver", "writer", "node", "stop", "full"}
 """After which a run may fail."""
@@ -56,15 +58,23 @@ class Landing:
 
 
 def attacks_of(job: Job, place: Place, seed: int) -> list[Attack]:
-    """At every phase a kill; at some also one of what the command should survive."""
+    """At every phase a kill; at some also one of what the command should survive.
+
+    A store that comes back goes on with the change that met it gone: where a run makes one change
+    of a phase only, no kill is left of it.
+    """
     rng = random.Random(f"{job.name} {place} {seed}")
     kinds: dict[Phase, list[Kind]] = {
         phase: rng.choices(["driver", "writer", "node"], [6, 3, 1]) for phase in job.phases
     }
-    kinds[rng.choice(job.phases)].insert(0, "store" if place == "s3" else "full")
-    kinds[rng.choice(job.phases[1:-1])].insert(0, "second")
     if rng.random() < 0.5:
         kinds[rng.choice(job.phases[1:])][-1] = "stop"
+    phase = rng.choice(job.phases)
+    if place == "disk":
+        kinds[phase].insert(0, "full")
+    else:
+        kinds[phase] = ["store", *([] if phase in ONCE else kinds[phase])]
+    kinds[rng.choice(job.phases[1:-1])].insert(0, "second")
     return [
         Attack(phase, rng.randint(1, NUMBERS.get(phase, 1)) if number == 0 else 1, kind)
         for phase in job.phases
@@ -142,23 +152,27 @@ class Chain:
         left[:] = [attack for attack in left if id(attack) not in fallen]
         if not left:
             return
-        attack = left[0]
+        falling = left[:1]
+        if falling[0].kind == "second":
+            # It is refused, and the first one's change is still to be made.
+            falling += [attack for attack in left[1:2] if attack.phase == falling[0].phase]
 
         def strike(change: Change) -> str:
             driver = self.driver
-            landing = Landing(attack, change.path, change.pid == driver.pid)
-            self.landed.append(landing)
             told = "go"
-            try:
-                told = self._strike(landing, change, driver)
-            except Exception as error:  # nobody else would hear of it in this thread
-                self.wrong.append(f"attack {attack} failed: {error!r}")
+            for attack in falling:
+                landing = Landing(attack, change.path, change.pid == driver.pid)
+                self.landed.append(landing)
+                try:
+                    told = self._strike(landing, change, driver)
+                except Exception as error:  # nobody else would hear of it in this thread
+                    self.wrong.append(f"attack {attack} failed: {error!r}")
             self._arm(left)
-            if attack.kind == "stop":
+            if falling[-1].kind == "stop":
                 self._goes_on.wait()
             return told
 
-        self.field.watch.arm(attack.phase, attack.number, strike, self._since)
+        self.field.watch.arm(falling[0].phase, falling[0].number, strike, self._since)
 
     def _strike(self, landing: Landing, change: Change, driver: ServiceProcess) -> str:
         kind = landing.attack.kind

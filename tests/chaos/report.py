@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from tests.ray_cluster import REPOSITORY
 
 EACH = 10
 """Kills that shall land at every phase of every job, on disk and on S3."""
-KILLS = ("driver", "writer", "node", "stop")
+PHASES = ("claim", "part", "upload", "register", "prune", "export", "commit", "after")
+KILLS = {
+    "driver": "SIGKILL to the driver",
+    "writer": "SIGKILL to the process that writes",
+    "node": "SIGKILL to a node of the cluster",
+    "stop": "SIGSTOP to the driver, another one takes over, the first goes on",
+}
 OTHERS = {"second": "two drivers", "store": "S3 away, 5 to 60 s", "full": "disk full"}
 PLACES = {"disk": "disk", "s3": "S3"}
 
@@ -41,13 +48,8 @@ class Ledger:
 
     def kills(self, job: str, place: str) -> Counter[str]:
         """How many have landed, by phase."""
-        return Counter(
-            landing["phase"]
-            for chain in self.entries("chain")
-            if (chain["job"], chain["place"]) == (job, place)
-            for landing in chain["landed"]
-            if has_landed(landing)
-        )
+        chains = self.entries("chain")
+        return _kills(chain for chain in chains if (chain["job"], chain["place"]) == (job, place))
 
     def chains(self, job: str, place: str) -> int:
         found = self.entries("chain")
@@ -73,25 +75,34 @@ def commit() -> str:
     return git("log", "-1", "--format=%h", "--abbrev=10", *program) + ("+" if changed else "")
 
 
+def table(ledger: Ledger) -> str:
+    """The page for people."""
+    chains = ledger.entries("chain")
+    sections = (
+        _summary(chains), _by_phase(ledger, chains), _by_kind(chains), _wrong(chains),
+        _mends(ledger.entries("mend")), _log(chains),
+    )  # fmt: skip
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _kills(chains: Iterable[dict[str, Any]]) -> Counter[str]:
+    """How many have landed, by phase."""
+    return Counter(landing["phase"] for landing in _landed(chains) if has_landed(landing))
+
+
+def _landed(chains: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [landing for chain in chains for landing in chain["landed"]]
+
+
 def _by_commit(chains: list[dict[str, Any]]) -> str:
     numbers = Counter(chain["commit"] for chain in chains)
     return ", ".join(f"{number} at {commit}" for commit, number in numbers.items()) or "none"
 
 
-def table(ledger: Ledger) -> str:
-    """The page for people."""
-    chains = ledger.entries("chain")
-    landed = [landing for chain in chains for landing in chain["landed"]]
-    kinds = Counter(landing["kind"] for landing in landed)
-    wrong = [(chain["chain"], said) for chain in chains for said in chain["wrong"]]
+def _summary(chains: list[dict[str, Any]]) -> list[str]:
     runs = sum(len(chain["codes"]) for chain in chains)
-    wanted = [
-        ledger.kills(job.name, place)[phase]
-        for job in JOBS
-        for place in PLACES
-        for phase in job.phases
-    ]
-    lines = [
+    missed = sum(len(chain["missed"]) for chain in chains)
+    return [
         "# Chaos",
         "",
         "Jobs that are killed at a chosen change of their artifact and run again by the same "
@@ -102,51 +113,101 @@ def table(ledger: Ledger) -> str:
         "SeaweedFS behind a proxy, an MLflow server. "
         f"Chains by commit of the program: {_by_commit(chains)}.",
         "",
-        f"Chains: {len(chains)}, runs: {runs}, attacks that landed: {len(landed)}. "
-        f"Chains that ended with files equal to an "
-        "undisturbed run's, byte for byte, and 0 keys lost or doubled: "
-        f"{sum(chain['wrong'] == [] for chain in chains)}.",
-        "",
-        "## Kills that landed, by phase",
-        "",
-        f"{EACH} are wanted in each of {len(wanted)} cells; {sum(n >= EACH for n in wanted)} have "
-        "them.",
-        "",
-        "| job | store | claim | part | upload | register | prune | export | commit | after |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"Chains: {len(chains)}, runs: {runs}, attacks that landed: {len(_landed(chains))}, that "
+        f"did not: {missed}. Chains that ended with files equal to an undisturbed run's, byte for "
+        f"byte, and 0 keys lost or doubled: {sum(chain['wrong'] == [] for chain in chains)}.",
     ]
-    phases = ("claim", "part", "upload", "register", "prune", "export", "commit", "after")
+
+
+def _by_phase(ledger: Ledger, chains: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"| job | store | {' | '.join(PHASES)} |",
+        "|---" * (2 + len(PHASES)) + "|",
+    ]
+    wanted: list[int] = []
     for job in JOBS:
         for place, shown in PLACES.items():
             kills = ledger.kills(job.name, place)
-            cells = [str(kills[p]) if p in job.phases else "" for p in phases]
-            lines.append(f"| {job.name} | {shown} | {' | '.join(cells)} |")
-    sums = Counter(
-        landing["phase"] for chain in chains for landing in chain["landed"] if has_landed(landing)
-    )
-    lines.append(f"| all | both | {' | '.join(str(sums[phase]) for phase in phases)} |")
-    lines += [
+            wanted += [kills[phase] for phase in job.phases]
+            lines.append(_row(job.name, shown, kills, job.phases))
+    for stage in dict.fromkeys(job.stage for job in JOBS):
+        jobs = [job for job in JOBS if job.stage == stage]
+        kills = sum((ledger.kills(job.name, place) for job in jobs for place in PLACES), Counter())
+        lines.append(_row(f"**{stage}**", "both", kills, jobs[0].phases))
+    lines.append(_row("**all**", "both", _kills(chains), PHASES))
+    full = sum(number >= EACH for number in wanted)
+    return [
+        "## Kills that landed, by phase",
+        "",
+        f"{EACH} are wanted in each of the {len(wanted)} cells of a job and a store; {full} have "
+        "them. Below them the sums of a stage, and of all.",
+        "",
+        *lines,
         "",
         "claim: before the claim or the epoch is created. part: before a file of a part or its "
         "record. upload: between two files of a checkpoint. register: before a checkpoint's "
         "registration. prune: before an older one is removed. export: before a file of the model. "
         "commit: before the manifest. after: when the manifest is there, and the rest is not done.",
-        "",
+    ]
+
+
+def _row(job: str, store: str, kills: Counter[str], phases: Sequence[str]) -> str:
+    cells = (str(kills[phase]) if phase in phases else "" for phase in PHASES)
+    return f"| {job} | {store} | {' | '.join(cells)} |"
+
+
+def _by_kind(chains: list[dict[str, Any]]) -> list[str]:
+    kinds = Counter(landing["kind"] for landing in _landed(chains))
+    return [
         "| attack | times |",
         "|---|---|",
-        f"| SIGKILL to the driver | {kinds['driver']} |",
-        f"| SIGKILL to the process that writes | {kinds['writer']} |",
-        f"| SIGKILL to a node of the cluster | {kinds['node']} |",
-        f"| SIGSTOP to the driver, another one takes over, the first goes on | {kinds['stop']} |",
-        *(f"| {shown} | {kinds[kind]} |" for kind, shown in OTHERS.items()),
-        "",
+        *(f"| {shown} | {kinds[kind]} |" for kind, shown in (KILLS | OTHERS).items()),
     ]
-    lines += ["## What was not as it should be", ""]
-    lines += [f"- {name}: {' '.join(said.split())[:300]}" for name, said in wrong] or ["Nothing."]
-    if mends := ledger.entries("mend"):
-        lines += ["", "## With a safeguard taken out", ""]
-        lines += ["| taken out | attacked | noticed |", "|---|---|---|"]
-        for entry in {entry["mend"]: entry for entry in mends}.values():
-            said = entry["noticed"].partition("\n")[0][:160].replace("|", "/")
-            lines.append(f"| {entry['mend']} | {entry['attacked']} | {said or '**nothing**'} |")
-    return "\n".join(lines) + "\n"
+
+
+def _wrong(chains: list[dict[str, Any]]) -> list[str]:
+    said = [
+        f"- {chain['chain']}: {' '.join(each.split())[:300]}"
+        for chain in chains
+        for each in chain["wrong"]
+    ]
+    return ["## What was not as it should be", "", *(said or ["Nothing."])]
+
+
+def _mends(mends: list[dict[str, Any]]) -> list[str]:
+    """The last turn of each safeguard."""
+    rows = []
+    for entry in {entry["mend"]: entry for entry in mends}.values():
+        said = entry["noticed"].partition("\n")[0][:160].replace("|", "/")
+        rows.append(
+            f"| {entry['mend']} | {entry['attacked']} | {entry['commit']} "
+            f"| {said or '**nothing**'} |"
+        )
+    heading = ["## With a safeguard taken out", "", "| taken out | attacked | commit | noticed |"]
+    return [*heading, "|---|---|---|---|", *rows] if rows else []
+
+
+def _log(chains: list[dict[str, Any]]) -> list[str]:
+    """What each chain went through: where its attacks fell, and how its runs ended."""
+    rows = [
+        f"| {chain['chain']} | {chain['commit']} | {', '.join(map(str, chain['codes']))} "
+        f"| {'; '.join(map(_fell, chain['landed']))} |"
+        for chain in chains
+    ]
+    return [
+        "## Log",
+        "",
+        "Attacks in order, each with the file that was about to be written; of a kill also whether "
+        "the process was seen to be gone. Exit codes of the runs; -9 is SIGKILL.",
+        "",
+        "| chain | commit | exit codes | attacks |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _fell(landing: dict[str, Any]) -> str:
+    said = f"{landing['phase']}: {landing['kind']}, `{landing['path']}`"
+    if landing["kind"] == "store":
+        return f"{said}, {landing['said']}"
+    return said + {True: ", gone", False: ", **not gone**", None: ""}[landing["dead"]]

@@ -1,5 +1,6 @@
 """What attacks jobs is itself right: phases by path, every phase's turn, texts of safeguards."""
 
+import itertools
 import json
 import os
 import socket
@@ -11,11 +12,13 @@ from typing import Any, cast
 
 import pytest
 
-from tests.chaos.chain import Attack, Chain, attacks_of
+from tests.chaos import chain as chain_module
+from tests.chaos.chain import ONCE, Attack, Chain, attacks_of
 from tests.chaos.field import HOOK
 from tests.chaos.hook.sitecustomize import MARK
 from tests.chaos.jobs import JOBS, Content, Job
 from tests.chaos.mends import MENDS, without
+from tests.chaos.report import KILLS
 from tests.chaos.watch import Change, Watch, moment
 
 
@@ -44,23 +47,50 @@ def test_a_phase_is_told_by_what_is_about_to_change(
 
 
 def test_attacks_cover_every_phase_and_are_the_same_for_a_seed() -> None:
-    for job in JOBS:
-        for seed in range(20):
-            attacks = attacks_of(job, "s3", seed)
-            assert attacks == attacks_of(job, "s3", seed)
-            deadly = [attack for attack in attacks if attack.kind not in ("second", "store")]
-            assert [attack.phase for attack in deadly] == list(job.phases)
-            assert {attack.kind for attack in attacks} >= {"second", "store"}
+    for job, place, seed in itertools.product(JOBS, ("disk", "s3"), range(20)):
+        attacks = attacks_of(job, place, seed)
+        assert attacks == attacks_of(job, place, seed)
+        assert list(dict.fromkeys(attack.phase for attack in attacks)) == list(job.phases)
+        assert {attack.kind for attack in attacks} >= {
+            "second",
+            {"disk": "full", "s3": "store"}[place],
+        }
+        not_killed = {attack.phase for attack in attacks} - {
+            attack.phase for attack in attacks if attack.kind in KILLS
+        }
+        assert not_killed <= (ONCE if place == "s3" else set())
 
 
-def test_an_attack_that_fails_is_noted_and_the_job_goes_on() -> None:
+def test_a_kill_falls_on_the_change_that_a_second_driver_was_refused_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of commits there is only one."""
+    attacks = [Attack("commit", 1, "second"), Attack("commit", 1, "writer"),
+               Attack("after", 1, "driver")]  # fmt: skip
+    chain, armed = chain_of(attacks)
+    monkeypatch.setattr(chain, "_second", lambda phase: "refused")
+    monkeypatch.setattr(chain_module, "killed", lambda pid: True)
+    armed[0][2](Change(2, "link", "manifest.json"))
+    assert [(each.attack, each.path) for each in chain.landed] == [
+        (attack, "manifest.json") for attack in attacks[:2]
+    ]
+    assert not chain.wrong and armed[1][0] == "after"
+
+
+def chain_of(attacks: list[Attack]) -> tuple[Chain, list[Any]]:
+    """One without a field, and what it has armed."""
     armed: list[Any] = []
     nowhere = SimpleNamespace(
         out=lambda place, name: name, watch=SimpleNamespace(arm=lambda *said: armed.append(said))
     )
-    chain = Chain(cast(Any, nowhere), Job("label"), "disk", "x", [Attack("part", 1, "node")])
+    chain = Chain(cast(Any, nowhere), Job("label"), "disk", "x", attacks)
     chain.driver, chain._since = cast(Any, SimpleNamespace(pid=1)), 0.0
     chain._arm(list(chain.attacks))
+    return chain, armed
+
+
+def test_an_attack_that_fails_is_noted_and_the_job_goes_on() -> None:
+    chain, armed = chain_of([Attack("part", 1, "node")])
     ((phase, number, strike, _),) = armed
     assert (phase, number) == ("part", 1)
     assert strike(Change(2, "link", "data/part-000000.parquet")) == "go"
