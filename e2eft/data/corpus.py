@@ -154,30 +154,32 @@ def _list_shards(uri: str) -> tuple[list[dict[str, Any]], Artifact]:
 
 
 def encode_plan(corpus: Corpus) -> bytes:
-    """The plan as a Parquet file; what was passed over is in its metadata."""
+    """The plan as `read_plan` reads it: Parquet, with what was passed over in its metadata."""
     facts = {"excluded": json.dumps(corpus.excluded), "images": corpus.uri}
     sink = io.BytesIO()
     pq.write_table(corpus.plan.replace_schema_metadata(facts), sink, compression="zstd")
     return sink.getvalue()
 
 
-def decode_plan(content: bytes, uri: str) -> Corpus:
-    """The inverse of `encode_plan`; the shards artifact, if any, is looked up again.
+def read_plan(store: Store, images: str) -> Corpus:
+    """The plan that a labelling job at `store` has kept of `images`; the shards artifact, if any,
+    is looked up again.
 
     Raises:
-        DamagedError: if the content is none.
+        MissingError: if there is none.
+        DamagedError: if the file is no plan.
     """
     try:
-        read = pq.read_table(io.BytesIO(content))
+        read = pq.read_table(io.BytesIO(store.read(PLAN)))
         facts, table = read.schema.metadata or {}, read.cast(PLAN_SCHEMA)
-        excluded, images = json.loads(facts[b"excluded"]), facts[b"images"].decode()
+        excluded, uri = json.loads(facts[b"excluded"]), facts[b"images"].decode()
     except (pa.ArrowException, KeyError, ValueError) as error:
         why = " ".join(str(error).split())
         raise DamagedError(
-            f"{PLAN} is no plan ({why}); put back what was there, or --overwrite"
+            f"{store.uri}/{PLAN} is no plan ({why}); put back what was there, or --overwrite"
         ) from None
-    shards = open_shards(uri).artifact if len(table) and table["shard"][0].as_py() else None
-    return Corpus(images, table, excluded, shards)
+    shards = open_shards(images).artifact if len(table) and table["shard"][0].as_py() else None
+    return Corpus(uri, table, excluded, shards)
 
 
 def read_image(store: Store, row: dict[str, Any]) -> bytes:

@@ -17,9 +17,9 @@ from e2eft.data.corpus import (
     PLAN,
     Corpus,
     check_apart,
-    decode_plan,
     encode_plan,
     is_artifact,
+    read_plan,
     survey,
 )
 from e2eft.data.labels import KIND
@@ -185,7 +185,7 @@ def _pinned(config: LabelConfig, uri: str, scratch: Path) -> PinnedModel:
 def _corpus(place: Place, config: LabelConfig) -> Corpus:
     if place.record is not None and not place.replaces:
         try:
-            return decode_plan(place.store.read(PLAN), config.images)
+            return read_plan(place.store, config.images)
         except MissingError:
             pass
     return survey(config.images, config.images_per_part)
@@ -219,7 +219,7 @@ def freeze(opened: Opened, claim: Claim) -> Corpus:
         is_new = claim.writer.create(path, content)
         if not is_new and not claim.is_resumed and claim.store.read(path) != content:
             raise ConflictError(f"{claim.store.uri}/{path} was written by another job; run again")
-    return decode_plan(claim.store.read(PLAN), opened.config.images)
+    return read_plan(claim.store, opened.config.images)
 
 
 def owned_by(store: Store) -> Owned:

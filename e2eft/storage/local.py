@@ -60,7 +60,7 @@ class LocalStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             raise MissingError(f"{self._at(path)} is not there") from None
         except OSError as error:
-            raise _explained(f"cannot read {self._at(path)}", error) from error
+            raise explained(f"cannot read {self._at(path)}", error) from error
 
     def write(self, path: str, content: bytes) -> None:
         with self._staged(path) as (staged, file):
@@ -103,7 +103,7 @@ class LocalStore(Store):
             with staged.open("wb") as file:
                 yield staged, file
         except OSError as error:
-            raise _explained(f"cannot write {target}", error) from error
+            raise explained(f"cannot write {target}", error) from error
         finally:
             with suppress(OSError):
                 staged.unlink()
@@ -126,7 +126,7 @@ class LocalStore(Store):
         try:
             return self._at(path).is_file()
         except OSError as error:
-            raise _explained(f"cannot look at {self._at(path)}", error) from error
+            raise explained(f"cannot look at {self._at(path)}", error) from error
 
     def scan(self, prefix: str = "", problems: list[StorageError] | None = None) -> Iterator[Found]:
         with suppress(MissingError):
@@ -144,7 +144,7 @@ class LocalStore(Store):
         except NotADirectoryError:
             return
         except OSError as error:
-            raise _explained(f"cannot delete {self._at(path)}", error) from error
+            raise explained(f"cannot delete {self._at(path)}", error) from error
 
     def delete_exactly(self, path: str, content: bytes) -> None:
         target = self._at(path)
@@ -159,7 +159,7 @@ class LocalStore(Store):
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise _explained(f"cannot delete {target}", error) from error
+            raise explained(f"cannot delete {target}", error) from error
 
     def delete_many(self, paths: Iterable[str]) -> None:
         folders: set[Path] = set()
@@ -208,7 +208,7 @@ def _chunks_of(original: BinaryIO, file: Path) -> Iterator[bytes]:
         while chunk := original.read(CHUNK_BYTES):
             yield chunk
     except OSError as error:
-        raise _explained(f"cannot read {file}", error) from error
+        raise explained(f"cannot read {file}", error) from error
 
 
 def _staged_name(target: Path) -> Path:
@@ -230,7 +230,8 @@ def _onto_disk(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _explained(what: str, error: OSError) -> StorageError:
+def explained(what: str, error: OSError) -> StorageError:
+    """What the operating system refused, as an error of ours that says what to do."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DeniedError(f"{what}: {error.strerror}; check the path and its permissions")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

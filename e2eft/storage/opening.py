@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from e2eft.errors import StorageError
 from e2eft.storage.base import Store, check_relative, resolved
-from e2eft.storage.local import LocalStore
+from e2eft.storage.local import LocalStore, explained
 from e2eft.storage.s3 import S3Store
 
 
@@ -47,7 +47,8 @@ def on_this_disk(name: str) -> Path | None:
     """Where what a name means lies, if it is a path and something is there.
 
     Raises:
-        StorageError: as `resolved`, and for what may not be looked at.
+        DeniedError: for what may not be looked at.
+        StorageError: as `resolved`.
     """
     if "://" in name:
         return None
@@ -57,5 +58,5 @@ def on_this_disk(name: str) -> Path | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StorageError(f"cannot look at {path}: {error.strerror}; check the path") from error
+        raise explained(f"cannot look at {path}", error) from error
     return path

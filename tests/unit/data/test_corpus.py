@@ -8,12 +8,14 @@ import pytest
 
 from e2eft.artifacts import ArtifactError
 from e2eft.data.corpus import (
+    PLAN,
+    Corpus,
     CorpusError,
     check_apart,
     content_seed,
-    decode_plan,
     encode_plan,
     read_image,
+    read_plan,
     survey,
 )
 from e2eft.data.shards import decode_rgb
@@ -30,6 +32,12 @@ from tests.corpora import write_plain_corpus
 from tests.frames import analytic_frame, write_shards
 
 
+def kept(corpus: Corpus, store: LocalStore, images: Path) -> Corpus:
+    """The plan as the next run reads it."""
+    store.write(PLAN, encode_plan(corpus))
+    return read_plan(store, str(images))
+
+
 def test_a_folder_is_cut_into_parts_and_survives_encoding(tmp_path: Path) -> None:
     write_plain_corpus(tmp_path, 5)
     (tmp_path / "notes.txt").write_text("x")
@@ -37,9 +45,8 @@ def test_a_folder_is_cut_into_parts_and_survives_encoding(tmp_path: Path) -> Non
     assert (len(corpus), corpus.parts, corpus.excluded) == (5, 3, {"not_an_image": 1})
     assert [row["key"] for row in corpus.part(1, 2)] == ["002.png", "003.png"]
     assert corpus.plan["part"].to_pylist() == [0, 0, 1, 1, 2]
-    again = decode_plan(encode_plan(corpus), str(tmp_path))
-    assert again == corpus
     store = LocalStore(tmp_path)
+    assert kept(corpus, LocalStore(tmp_path / "out"), tmp_path) == corpus
     assert read_image(store, corpus.part(2, 2)[0]) == (tmp_path / "004.png").read_bytes()
 
 
@@ -49,7 +56,7 @@ def test_shards_are_a_corpus_too(tmp_path: Path) -> None:
     corpus = survey(str(tmp_path / "shards"), 4)
     assert corpus.plan["key"].to_pylist() == [frame.key for frame in frames]
     assert corpus.shards is not None and corpus.shards.digest == shards.digest
-    assert decode_plan(encode_plan(corpus), str(tmp_path / "shards")) == corpus
+    assert kept(corpus, LocalStore(tmp_path / "out"), tmp_path / "shards") == corpus
     for row, frame in zip(corpus.plan.to_pylist(), frames, strict=True):
         content = read_image(LocalStore(tmp_path / "shards"), row)
         assert (decode_rgb(content) == frame.rgb).all()

@@ -145,7 +145,7 @@ def test_a_damaged_plan_or_index_is_named(path: str, model: Path, tmp_path: Path
     label.run(config)
     (tmp_path / "out/manifest.json").unlink()
     (tmp_path / "out" / path).write_bytes(b"no table")
-    with pytest.raises(DamagedError, match=rf"{path} .*put back what was there"):
+    with pytest.raises(DamagedError, match=rf"/out/{path} .*put back what was there"):
         label.run(config)
 
 
