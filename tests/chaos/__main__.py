@@ -8,7 +8,7 @@ from tests.chaos.chain import Chain, attacks_of
 from tests.chaos.field import Field, field
 from tests.chaos.jobs import JOBS, Job, Place, remember, remembered
 from tests.chaos.mends import MENDS, noticed
-from tests.chaos.report import EACH, Ledger, commit, table
+from tests.chaos.report import EACH, Ledger, commit, short, table
 from tests.ray_cluster import REPOSITORY
 
 PAGE = REPOSITORY / "benchmarks/results/chaos.md"
@@ -67,9 +67,8 @@ def _attack(there: Field, ledger: Ledger, job: Job, place: Place) -> None:
     chain.run(expected)
     ledger.add_chain(chain)
     landed = " ".join(f"{one.attack.phase}:{one.attack.kind}" for one in chain.landed)
-    took = time.monotonic() - started
-    print(f"{chain.name} {took:.0f} s  {len(chain.codes)} runs  {landed}  "
-          f"{'ok' if not chain.wrong else chain.wrong}", flush=True)  # fmt: skip
+    took, said = time.monotonic() - started, short("\n".join(chain.wrong)) or "ok"
+    print(f"{chain.name} {took:.0f} s  {len(chain.codes)} runs  {landed}  {said}", flush=True)
     if not chain.wrong:
         there.delete(chain.out)
 
@@ -81,7 +80,7 @@ def _without_mends(ledger: Ledger, folder: Path, end: float) -> None:
             continue
         said = noticed(mend, folder / f"mend-{number}", number)
         ledger.add({"what": "mend", "mend": mend.name, "attacked": mend.attacked, "noticed": said})
-        print(f"without {mend.name!r}: {said or 'NOTHING NOTICED'}", flush=True)
+        print(f"without {mend.name!r}: {short(said) or 'NOTHING NOTICED'}", flush=True)
 
 
 if __name__ == "__main__":

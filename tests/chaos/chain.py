@@ -138,7 +138,9 @@ class Chain:
             self.codes.append(code)
             kinds = {landing.attack.kind for landing in self.landed[before:]}
             if code != 0 and kinds.isdisjoint(DEADLY):
-                self.wrong.append(f"ended with {code} under {kinds or 'nothing'}: {self._tail()}")
+                raise AssertionError(
+                    f"ended with {code} under {', '.join(kinds) or 'nothing'}:\n{self._tail()}"
+                )
             if code == 0:
                 self.field.watch.disarm()
                 fallen = {id(landing.attack) for landing in self.landed}

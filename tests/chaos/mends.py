@@ -108,4 +108,4 @@ def noticed(mend: Mend, folder: Path, number: int) -> str:
         assert chain.landed, f"{mend.attacked}: the attack did not land"
         for done in (undisturbed, chain):
             there.delete(done.out)
-    return "; ".join(chain.wrong)
+    return "\n".join(chain.wrong)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -166,23 +167,23 @@ def _by_kind(chains: list[dict[str, Any]]) -> list[str]:
 
 
 def _wrong(chains: list[dict[str, Any]]) -> list[str]:
-    said = [
-        f"- {chain['chain']}: {' '.join(each.split())[:300]}"
-        for chain in chains
-        for each in chain["wrong"]
-    ]
+    said = [f"- {chain['chain']}: {short(each)}" for chain in chains for each in chain["wrong"]]
     return ["## What was not as it should be", "", *(said or ["Nothing."])]
+
+
+def short(said: str) -> str:
+    """What was said first and last, if it is the end of a log; without colours and folders."""
+    plain = re.sub(r"\x1b\[\d*m|\^+", "", said).replace("|", "/")
+    lines = re.sub(r"(?<![:/\w.])/([\w.-]+/)+", "", plain).splitlines() or [""]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} … {lines[-1]}"
 
 
 def _mends(mends: list[dict[str, Any]]) -> list[str]:
     """The last turn of each safeguard."""
     rows = []
     for entry in {entry["mend"]: entry for entry in mends}.values():
-        said = entry["noticed"].partition("\n")[0][:160].replace("|", "/")
-        rows.append(
-            f"| {entry['mend']} | {entry['attacked']} | {entry['commit']} "
-            f"| {said or '**nothing**'} |"
-        )
+        said = short(entry["noticed"]) or "**nothing**"
+        rows.append(f"| {entry['mend']} | {entry['attacked']} | {entry['commit']} | {said} |")
     heading = ["## With a safeguard taken out", "", "| taken out | attacked | commit | noticed |"]
     return [*heading, "|---|---|---|---|", *rows] if rows else []
 

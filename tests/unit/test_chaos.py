@@ -18,7 +18,7 @@ from tests.chaos.field import HOOK
 from tests.chaos.hook.sitecustomize import MARK
 from tests.chaos.jobs import JOBS, Content, Job
 from tests.chaos.mends import MENDS, without
-from tests.chaos.report import KILLS
+from tests.chaos.report import KILLS, short
 from tests.chaos.watch import Change, Watch, moment
 
 
@@ -189,3 +189,9 @@ def test_a_request_that_changes_an_object_is_a_change(tmp_path: Path) -> None:
     watch.close()
     place.unlink()
     assert json.dumps(watch.heard) == '{"claim": 1}'
+
+
+def test_a_log_is_shown_by_its_first_and_last_line() -> None:
+    log = "ended with 1:\n\x1b[36m(Worker)\x1b[0m ^^^^\ntrain: /tmp/some/out at s3://b/c/d | x"
+    assert short(log) == "ended with 1: … train: out at s3://b/c/d / x"
+    assert short("one line") == "one line" and short("") == ""
