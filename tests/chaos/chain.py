@@ -103,6 +103,7 @@ class Chain:
         self.driver: ServiceProcess | None = None
         self._paused: ServiceProcess | None = None
         self._goes_on = threading.Event()
+        self._ending, self._is_over = threading.Lock(), False
 
     def run(self, expected: Content | None) -> Content | None:
         """What the artifact holds at the end; compared with `expected`."""
@@ -117,7 +118,9 @@ class Chain:
             self.wrong.append(str(error))
             return None
         finally:
-            self.field.watch.disarm()
+            with self._ending:  # A strike that takes its time must not hit the next chain.
+                self._is_over = True
+                self.field.watch.disarm()
             self._goes_on.set()
             self.field.proxy.be("up")
             for process in (self.driver, self._paused):
@@ -163,13 +166,19 @@ class Chain:
             driver = self.driver
             told = "go"
             for attack in falling:
+                if self._is_over:
+                    return told
                 landing = Landing(attack, change.path, change.pid == driver.pid)
                 self.landed.append(landing)
                 try:
                     told = self._strike(landing, change, driver)
                 except Exception as error:  # nobody else would hear of it in this thread
                     self.wrong.append(f"attack {attack} failed: {error!r}")
-            self._arm(left)
+            if not driver.is_running:
+                self._since = moment()  # What its workers still do before Ray ends them is no step.
+            with self._ending:
+                if not self._is_over:
+                    self._arm(left)
             if falling[-1].kind == "stop":
                 self._goes_on.wait()
             return told
@@ -277,9 +286,11 @@ class Chain:
 
 
 def killed(pid: int) -> bool:
-    """Whether it was seen to be gone."""
+    """Whether it was there, and was then seen to be gone."""
     try:
         process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
         process.kill()
     except psutil.NoSuchProcess:
         return False  # it had gone by itself

@@ -84,7 +84,7 @@ def chain_of(attacks: list[Attack]) -> tuple[Chain, list[Any]]:
         out=lambda place, name: name, watch=SimpleNamespace(arm=lambda *said: armed.append(said))
     )
     chain = Chain(cast(Any, nowhere), Job("label"), "disk", "x", attacks)
-    chain.driver, chain._since = cast(Any, SimpleNamespace(pid=1)), 0.0
+    chain.driver, chain._since = cast(Any, SimpleNamespace(pid=1, is_running=True)), 0.0
     chain._arm(list(chain.attacks))
     return chain, armed
 
@@ -195,3 +195,17 @@ def test_a_log_is_shown_by_its_first_and_last_line() -> None:
     log = "ended with 1:\n\x1b[36m(Worker)\x1b[0m ^^^^\ntrain: /tmp/some/out at s3://b/c/d | x"
     assert short(log) == "ended with 1: … train: out at s3://b/c/d / x"
     assert short("one line") == "one line" and short("") == ""
+
+
+def test_what_a_killed_drivers_workers_still_do_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a chain that is over strikes nobody, though it may have been about to."""
+    attacks = [Attack("part", 1, "driver"), Attack("commit", 1, "writer")]
+    chain, armed = chain_of(attacks)
+    before = chain._since
+    monkeypatch.setattr(chain_module, "killed", lambda pid: True)
+    chain.driver = cast(Any, SimpleNamespace(pid=1, is_running=False))
+    armed[0][2](Change(2, "link", "data/part-000000.parquet"))
+    assert armed[1][0] == "commit" and armed[1][3] == chain._since > before
+    chain._is_over = True
+    armed[1][2](Change(2, "link", "manifest.json"))
+    assert len(chain.landed) == 1 and len(armed) == 2
