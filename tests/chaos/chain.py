@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -104,6 +105,8 @@ class Chain:
         self._paused: ServiceProcess | None = None
         self._goes_on = threading.Event()
         self._ending, self._is_over = threading.Lock(), False
+        self._pool = ThreadPoolExecutor(1)
+        self._coming: Future[Any] | None = None
 
     def run(self, expected: Content | None) -> Content | None:
         """What the artifact holds at the end; compared with `expected`."""
@@ -113,6 +116,8 @@ class Chain:
             self._continue_paused()
             self._once_more()
             self._require_told()
+            if self._coming:
+                self._coming.result()
             content = content_of(self.job, self.out)
         except (AssertionError, E2eftError) as error:
             self.wrong.append(str(error))
@@ -122,6 +127,7 @@ class Chain:
                 self._is_over = True
                 self.field.watch.disarm()
             self._goes_on.set()
+            self._pool.shutdown()
             self.field.proxy.be("up")
             for process in (self.driver, self._paused):
                 if process:
@@ -174,8 +180,6 @@ class Chain:
                     told = self._strike(landing, change, driver)
                 except Exception as error:  # nobody else would hear of it in this thread
                     self.wrong.append(f"attack {attack} failed: {error!r}")
-            if not driver.is_running:
-                self._since = moment()  # What its workers still do before Ray ends them is no step.
             with self._ending:
                 if not self._is_over:
                     self._arm(left)
@@ -188,14 +192,15 @@ class Chain:
     def _strike(self, landing: Landing, change: Change, driver: ServiceProcess) -> str:
         kind = landing.attack.kind
         if kind in ("driver", "writer"):
-            landing.dead = killed(driver.pid if kind == "driver" else change.pid)
+            landing.dead = killed(pid := driver.pid if kind == "driver" else change.pid)
+            if pid == driver.pid:
+                self._since = moment()  # What its workers still do before Ray ends them is no step.
         elif kind == "node":
             node = self.field.node_of(change.pid)
-            cluster = self.field.cluster
-            assert cluster
-            cluster.kill_worker(node)
+            node.kill()
             landing.dead = not node.is_running
-            cluster.add_worker(3)
+            # Not waited for here: the others may go on without it, into the next attack.
+            self._coming = self._pool.submit(self._replace_node, node)
         elif kind == "stop":
             os.kill(driver.pid, signal.SIGSTOP)
             self._paused, self._since = driver, moment()
@@ -209,6 +214,12 @@ class Chain:
         else:
             return "full"
         return "go"
+
+    def _replace_node(self, node: ServiceProcess) -> None:
+        cluster = self.field.cluster
+        assert cluster
+        cluster.kill_worker(node)
+        cluster.add_worker(3)
 
     def _second(self, phase: Phase) -> str:
         """What the same command says meanwhile: that the folder is somebody's."""

@@ -84,7 +84,7 @@ def chain_of(attacks: list[Attack]) -> tuple[Chain, list[Any]]:
         out=lambda place, name: name, watch=SimpleNamespace(arm=lambda *said: armed.append(said))
     )
     chain = Chain(cast(Any, nowhere), Job("label"), "disk", "x", attacks)
-    chain.driver, chain._since = cast(Any, SimpleNamespace(pid=1, is_running=True)), 0.0
+    chain.driver, chain._since = cast(Any, SimpleNamespace(pid=1)), 0.0
     chain._arm(list(chain.attacks))
     return chain, armed
 
@@ -203,7 +203,6 @@ def test_what_a_killed_drivers_workers_still_do_is_no_step(monkeypatch: pytest.M
     chain, armed = chain_of(attacks)
     before = chain._since
     monkeypatch.setattr(chain_module, "killed", lambda pid: True)
-    chain.driver = cast(Any, SimpleNamespace(pid=1, is_running=False))
     armed[0][2](Change(2, "link", "data/part-000000.parquet"))
     assert armed[1][0] == "commit" and armed[1][3] == chain._since > before
     chain._is_over = True
