@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -105,8 +105,7 @@ class Chain:
         self._paused: ServiceProcess | None = None
         self._goes_on = threading.Event()
         self._ending, self._is_over = threading.Lock(), False
-        self._pool = ThreadPoolExecutor(1)
-        self._coming: Future[Any] | None = None
+        self._lost: deque[ServiceProcess] = deque()
 
     def run(self, expected: Content | None) -> Content | None:
         """What the artifact holds at the end; compared with `expected`."""
@@ -116,8 +115,6 @@ class Chain:
             self._continue_paused()
             self._once_more()
             self._require_told()
-            if self._coming:
-                self._coming.result()
             content = content_of(self.job, self.out)
         except (AssertionError, E2eftError) as error:
             self.wrong.append(str(error))
@@ -127,7 +124,6 @@ class Chain:
                 self._is_over = True
                 self.field.watch.disarm()
             self._goes_on.set()
-            self._pool.shutdown()
             self.field.proxy.be("up")
             for process in (self.driver, self._paused):
                 if process:
@@ -199,8 +195,7 @@ class Chain:
             node = self.field.node_of(change.pid)
             node.kill()
             landing.dead = not node.is_running
-            # Not waited for here: the others may go on without it, into the next attack.
-            self._coming = self._pool.submit(self._replace_node, node)
+            self._lost.append(node)
         elif kind == "stop":
             os.kill(driver.pid, signal.SIGSTOP)
             self._paused, self._since = driver, moment()
@@ -215,11 +210,14 @@ class Chain:
             return "full"
         return "go"
 
-    def _replace_node(self, node: ServiceProcess) -> None:
-        cluster = self.field.cluster
-        assert cluster
-        cluster.kill_worker(node)
-        cluster.add_worker(3)
+    def _replace_lost(self) -> None:
+        """Starts a node for each that was killed. Not in the thread of the attack: what it starts
+        ends with it, and the others may go on without that node, into the next attack."""
+        while self._lost:
+            cluster = self.field.cluster
+            assert cluster
+            cluster.kill_worker(self._lost.popleft())
+            cluster.add_worker(3)
 
     def _second(self, phase: Phase) -> str:
         """What the same command says meanwhile: that the folder is somebody's."""
@@ -236,6 +234,7 @@ class Chain:
         """How the driver ended, which may be replaced meanwhile."""
         deadline = time.monotonic() + RUN_S
         while time.monotonic() < deadline:
+            self._replace_lost()
             driver = self.driver
             if not driver.is_running and driver is self.driver:
                 return driver.exit_code
