@@ -8,7 +8,7 @@ from tests.chaos.chain import Chain, attacks_of
 from tests.chaos.field import Field, field
 from tests.chaos.jobs import JOBS, Job, Place, remember, remembered
 from tests.chaos.mends import MENDS, noticed
-from tests.chaos.report import EACH, Ledger, commit, short, table
+from tests.chaos.report import EACH, PHASES, Ledger, commit, short, table
 from tests.ray_cluster import REPOSITORY
 
 PAGE = REPOSITORY / "benchmarks/results/chaos.md"
@@ -22,6 +22,7 @@ def main() -> None:
         "--each", type=int, default=EACH, help="kills that shall land at every phase"
     )
     parser.add_argument("--only", nargs="*", default=[], help="jobs, e.g. label train-zero-3")
+    parser.add_argument("--phases", nargs="*", default=[], choices=PHASES, help="attack these only")
     parser.add_argument("--no-mends", action="store_true", help="leave out the safeguards' turn")
     parser.add_argument("--page", type=Path, default=PAGE, help="the table")
     given = parser.parse_args()
@@ -32,26 +33,30 @@ def main() -> None:
     if not given.no_mends:
         _without_mends(ledger, given.folder, end)
     with field(given.folder) as there:
-        while (missing := _missing(ledger, jobs, given.each)) and time.monotonic() < end:
+        while (missing := _missing(ledger, jobs, given)) and time.monotonic() < end:
             # Those that have had the fewest chains first, so that a short session sees all.
             job, place = min(missing, key=lambda pair: ledger.chains(pair[0].name, pair[1]))
-            _attack(there, ledger, job, place)
+            _attack(there, ledger, job, place, given.phases)
             given.page.write_text(table(ledger))
     given.page.write_text(table(ledger))
     print(f"\n{given.page}: " + ("all done" if not missing else "not done; run it again to go on"))
 
 
-def _missing(ledger: Ledger, jobs: list[Job], each: int) -> list[tuple[Job, Place]]:
+def _missing(ledger: Ledger, jobs: list[Job], given: argparse.Namespace) -> list[tuple[Job, Place]]:
     places: tuple[Place, ...] = ("disk", "s3")
     return [
         (job, place)
         for job in jobs
         for place in places
-        if any(ledger.kills(job.name, place)[phase] < each for phase in job.phases)
+        if any(
+            ledger.kills(job.name, place)[phase] < given.each
+            for phase in job.phases
+            if not given.phases or phase in given.phases
+        )
     ]
 
 
-def _attack(there: Field, ledger: Ledger, job: Job, place: Place) -> None:
+def _attack(there: Field, ledger: Ledger, job: Job, place: Place, phases: list[str]) -> None:
     kept = there.folder / f"expected-{ledger.commit}-{job.name}.json"
     expected = None if ledger.commit.endswith("+") else remembered(kept)
     if expected is None:
@@ -60,8 +65,10 @@ def _attack(there: Field, ledger: Ledger, job: Job, place: Place) -> None:
         assert expected and not undisturbed.wrong, undisturbed.wrong
         remember(expected, kept)
     number = ledger.chains(job.name, place)
-    chain = Chain(there, job, place, f"{job.name}-{place}-{number:03d}",
-                  attacks_of(job, place, number))  # fmt: skip
+    attacks = [
+        attack for attack in attacks_of(job, place, number) if not phases or attack.phase in phases
+    ]
+    chain = Chain(there, job, place, f"{job.name}-{place}-{number:03d}", attacks)
     there.delete(chain.out)
     started = time.monotonic()
     chain.run(expected)
