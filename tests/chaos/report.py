@@ -131,17 +131,18 @@ def _by_phase(ledger: Ledger, chains: list[dict[str, Any]]) -> list[str]:
             kills = ledger.kills(job.name, place)
             wanted += [kills[phase] for phase in job.phases]
             lines.append(_row(job.name, shown, kills, job.phases))
+    summed: list[int] = []
     for stage in dict.fromkeys(job.stage for job in JOBS):
         jobs = [job for job in JOBS if job.stage == stage]
         kills = sum((ledger.kills(job.name, place) for job in jobs for place in PLACES), Counter())
+        summed += [kills[phase] for phase in jobs[0].phases]
         lines.append(_row(f"**{stage}**", "both", kills, jobs[0].phases))
     lines.append(_row("**all**", "both", _kills(chains), PHASES))
-    full = sum(number >= EACH for number in wanted)
     return [
         "## Kills that landed, by phase",
         "",
-        f"{EACH} are wanted in each of the {len(wanted)} cells of a job and a store; {full} have "
-        "them. Below them the sums of a stage, and of all.",
+        f"{EACH} are wanted at each of the {len(summed)} phases of a stage, and {_full(summed)} "
+        f"have them; of the {len(wanted)} cells of a job and a store {_full(wanted)}.",
         "",
         *lines,
         "",
@@ -150,6 +151,10 @@ def _by_phase(ledger: Ledger, chains: list[dict[str, Any]]) -> list[str]:
         "registration. prune: before an older one is removed. export: before a file of the model. "
         "commit: before the manifest. after: when the manifest is there, and the rest is not done.",
     ]
+
+
+def _full(numbers: list[int]) -> int:
+    return sum(number >= EACH for number in numbers)
 
 
 def _row(job: str, store: str, kills: Counter[str], phases: Sequence[str]) -> str:
