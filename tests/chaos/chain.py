@@ -201,7 +201,7 @@ class Chain:
             self._paused, self._since = driver, moment()
             self.driver = self.field.start(self.job, self.out)
         elif kind == "second":
-            landing.said = self._second(landing.attack.phase)
+            landing.said = self._second()
         elif kind == "store":
             seconds = self.away_s or self._seed.choice(AWAY_S)
             landing.said = f"away for {seconds} s"
@@ -219,14 +219,14 @@ class Chain:
             cluster.kill_worker(self._lost.popleft())
             cluster.add_worker(3)
 
-    def _second(self, phase: Phase) -> str:
+    def _second(self) -> str:
         """What the same command says meanwhile: that the folder is somebody's."""
         second = self.field.start(self.job, self.out)
         code = ended(second, SECOND_S)
         second.kill()
         said = second.log_tail(1)
         refused = code not in (0, None) and "is being written by" in said
-        if not refused and not (phase == "after" and code == 0):
+        if not refused:
             self.wrong.append(f"a second driver ended with {code}: {second.log_tail(5)}")
         return said
 

@@ -68,7 +68,7 @@ def test_a_kill_falls_on_the_change_that_a_second_driver_was_refused_at(
     attacks = [Attack("commit", 1, "second"), Attack("commit", 1, "writer"),
                Attack("after", 1, "driver")]  # fmt: skip
     chain, armed = chain_of(attacks)
-    monkeypatch.setattr(chain, "_second", lambda phase: "refused")
+    monkeypatch.setattr(chain, "_second", lambda: "refused")
     monkeypatch.setattr(chain_module, "killed", lambda pid: True)
     armed[0][2](Change(2, "link", "manifest.json"))
     assert [(each.attack, each.path) for each in chain.landed] == [
