@@ -1,4 +1,4 @@
-# Verbs: demo, test, test-deep, chaos, check, fix, bases, clean. `make install` alone prepares .venv.
+# Verbs: demo, test, test-deep, chaos, mutations, check, fix, bases, clean. `make install` alone prepares .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export RAY_USAGE_STATS_ENABLED ?= 0
 
-.PHONY: install demo test test-fast test-deep chaos check fix bases lock clean
+.PHONY: install demo test test-fast test-deep chaos mutations check fix bases lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) tools/check_python.py
@@ -38,6 +38,9 @@ test-deep: $(READY)  ## what takes longest, and every combination where `make te
 
 chaos: $(READY)  ## attacks on every stage at every phase (hours; goes on where it ended)
 	$(BIN)/python -m tests.chaos
+
+mutations: $(READY)  ## ten thousand damaged pictures, each right or refused (minutes)
+	$(BIN)/python -m tests.mutations
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,11 +1,10 @@
 """The commands: parse a recipe and its flags, run one stage, say where its artifact is."""
 
+import argparse
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, get_type_hints
 
 import tyro
@@ -24,18 +23,25 @@ from e2eft.config import (
     LabelConfig,
     PrepareConfig,
     StageConfig,
+    TrackingConfig,
     TrainConfig,
 )
-from e2eft.config.flags import flag_of
+from e2eft.config.flags import flag_of, of_lists, repeated
 from e2eft.secrets import DiscreetFormatter, without_secrets
+from e2eft.signals import Terminated, heeding_sigterm
+from e2eft.stdout import for_a_reader, forget_stdout
 
-USAGE_ERROR, STAGE_ERROR, INTERRUPTED = 2, 1, 130
+USAGE_ERROR, STAGE_ERROR, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+TOO_MANY_REJECTED = 3
+"""The labels are committed, and more images than --max-reject-fraction have none."""
 DESCRIPTIONS = {
     "prepare": "Render or convert a dataset and shard it to object storage.",
     "train": "Fine-tune a diffusion model end to end, on one machine or a cluster.",
     "evaluate": "Score a model, or labels, against shards with ground truth.",
     "label": "Label a folder of images with depth or normals.",
 }
+ROLLBACK = "rollback"
+ROLLBACK_DESCRIPTION = "Undo the last move of a registered model's alias champion."
 UNCHECKED = ConstructorRegistry()
 
 
@@ -55,9 +61,21 @@ def parse(stage: str, argv: Sequence[str]) -> StageConfig:
     try:
         return type(parsed).model_validate(parsed.model_dump())
     except ValidationError as error:
-        for line in _validation_lines(type(parsed), error):
-            print(f"{stage}: {line}", file=sys.stderr)
-        raise SystemExit(USAGE_ERROR) from None
+        raise _refused(stage, _validation_lines(type(parsed), error)) from None
+
+
+def _require_once(stage: str, argv: Sequence[str], config: StageConfig) -> None:
+    """Raises SystemExit if an option of one value is given twice, of which one would be dropped."""
+    twice = [name for name in repeated(argv) if name not in of_lists(config)]
+    if twice:
+        lines = [f"{name} is given more than once and takes one value" for name in twice]
+        raise _refused(stage, [f"{line}; give it once" for line in lines])
+
+
+def _refused(stage: str, lines: list[str]) -> SystemExit:
+    for line in lines:
+        print(f"{stage}: {line}", file=sys.stderr)
+    return SystemExit(USAGE_ERROR)
 
 
 @UNCHECKED.struct_rule
@@ -144,6 +162,7 @@ def _label_and_score(config: EvaluateConfig) -> Any:
     from e2eft import evaluate, label
 
     place = evaluate.look_at(config)
+    config = evaluate.as_found(place)
     if place.finished:
         evaluate.say_finished(config, place.finished)
         return place.finished
@@ -166,6 +185,7 @@ def _labelling(config: EvaluateConfig) -> list[LabelConfig]:
     return [
         LabelConfig(
             model=config.model,
+            model_card=config.model_card,
             images=data,
             out=join(config.out, "labels", f"{number:02d}"),
             task=config.task,
@@ -187,13 +207,14 @@ def _labelling(config: EvaluateConfig) -> list[LabelConfig]:
 
 def _register(config: EvaluateConfig, scores: Any) -> None:
     import tempfile
+    from dataclasses import replace
     from pathlib import Path
 
     from e2eft import evaluate
+    from e2eft.model.card import given_card
     from e2eft.model.hub import ModelError, hub_id
     from e2eft.model.pinned import pin_model
     from e2eft.model.pretrained import export_source
-    from e2eft.model.source import read_source_card
     from e2eft.tracking import download_model, is_registry_uri
 
     assert config.model is not None
@@ -205,42 +226,42 @@ def _register(config: EvaluateConfig, scores: Any) -> None:
             place = str(download_model(config.tracking, uri, Path(scratch, "registered")).folder)
         elif hub_id(uri):
             place = uri
-        model = pin_model(config.model, uri, place, Path(scratch))
+        text, _ = given_card(config.model_card)
+        model = pin_model(config.model, uri, place, Path(scratch), text)
         if model.digest != digest:
             raise ModelError(
                 f"model {config.model!r} is not what {scores.uri} scored (digest {digest[:16]}, "
                 f"now {model.digest[:16]}); put it back, or evaluate it with another --out"
             )
-        folder = export_source(model.source, Path(scratch, "model"))
-        card = read_source_card(model.source).as_json()
-        outcome = evaluate.register(config, scores, folder, card)
+        card = replace(model.card, task=config.task)
+        folder = export_source(model.source, Path(scratch, "model"), card)
+        outcome = evaluate.register(config, scores, folder, card.as_json())
     print(f"models:/{config.register_as}: {outcome.reason}")
 
 
 def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:
     """Parses and runs one stage; the exit code of its process."""
-    config = parse(stage, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    with for_a_reader():  # of --help
+        config = parse(stage, argv)
+    _require_once(stage, argv, config)
     handler = logging.StreamHandler()
     handler.setFormatter(DiscreetFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("e2eft").setLevel(logging.INFO)
-    started = time.monotonic()
     try:
-        artifact = execute(config)
-        counts = ", ".join(
-            f"{value} {name.replace('_', ' ')}" for name, value in artifact.counts.items()
-        )
-        took_s = time.monotonic() - started
-        print(f"{stage}: {artifact.uri}  ({counts}; {took_s:.0f} s)", flush=True)
-    except KeyboardInterrupt:
+        with heeding_sigterm():
+            return _run(stage, config)
+    except KeyboardInterrupt as error:
+        is_term = isinstance(error, Terminated)
         print(
-            f"{stage}: interrupted; run the same command again to finish the rest", file=sys.stderr
+            f"{stage}: {'stopped by SIGTERM' if is_term else 'interrupted'}; what is committed "
+            "stays, run the same command again to finish the rest",
+            file=sys.stderr,
         )
-        return INTERRUPTED
+        return TERMINATED if is_term else INTERRUPTED
     except BrokenPipeError:
-        # Else Python writes what is left once more when it ends, and complains.
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()
         print(
             f"{stage}: nobody reads its output any more; run the same command again, with its "
             "output in a file, to finish the rest",
@@ -250,18 +271,69 @@ def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"{stage}: {without_secrets(str(error))}", file=sys.stderr)
         return STAGE_ERROR
+
+
+def _run(stage: str, config: StageConfig) -> int:
+    started = time.monotonic()
+    artifact = execute(config)
+    counts = ", ".join(
+        f"{value} {name.replace('_', ' ')}" for name, value in artifact.counts.items()
+    )
+    took_s = time.monotonic() - started
+    print(f"{stage}: {artifact.uri}  ({counts}; {took_s:.0f} s)", flush=True)
+    if isinstance(config, LabelConfig):
+        from e2eft.label import too_many_rejected
+
+        if said := too_many_rejected(config, artifact):
+            print(f"{stage}: {said}", file=sys.stderr)
+            return TOO_MANY_REJECTED
     return 0
 
 
+@for_a_reader()
+def rollback(argv: Sequence[str] | None = None) -> int:
+    """Undoes the last move of a model's alias `champion`; the exit code of its process."""
+    parser = argparse.ArgumentParser(prog=ROLLBACK, description=ROLLBACK_DESCRIPTION)
+    parser.add_argument("name", help="the registered model")
+    parser.add_argument("--tracking-uri", help="MLflow, as for the stages")
+    parser.add_argument("--list", action="store_true", help="show the moves, and change nothing")
+    arguments = parser.parse_args(argv)
+    from e2eft.tracking import require_there, roll_back, standing_of
+
+    config = TrackingConfig(tracking_uri=arguments.tracking_uri)
+    name = arguments.name.removeprefix("models:/").removesuffix("@champion")
+    try:
+        require_there(config)
+        if arguments.list:
+            standing = standing_of(config, name)
+            for move in standing.moves:
+                print(f"{move.at}  {move.by}: {move.was or '-'} -> {move.to or '-'}  {move.why}")
+            for key in standing.damaged:
+                print(
+                    f"{ROLLBACK}: the tag {key} of models:/{name} is damaged: no move can be read "
+                    "from it",
+                    file=sys.stderr,
+                )
+        else:
+            print(f"models:/{name}: {roll_back(config, name).reason}")
+    except ValueError as error:
+        print(f"{ROLLBACK}: {without_secrets(str(error))}", file=sys.stderr)
+        return STAGE_ERROR
+    return 0
+
+
+@for_a_reader()
 def main() -> int:
-    """The `e2eft` console script: `e2eft <stage> <recipe> [flags]`."""
+    """The `e2eft` console script: `e2eft <stage> <recipe> [flags]`, or `e2eft rollback`."""
     stages = ", ".join(recipes.STAGES)
     if len(sys.argv) < 2 or sys.argv[1] in {"-h", "--help"}:
         print(f"usage: e2eft STAGE RECIPE [flags]\n\n{DESCRIPTION}")
-        for name, line in DESCRIPTIONS.items():
+        for name, line in (DESCRIPTIONS | {ROLLBACK: ROLLBACK_DESCRIPTION}).items():
             print(f"  {name:9} {line}")
         print("\ne2eft STAGE --help lists the recipes, e2eft STAGE RECIPE --help their flags.")
         return 0
+    if sys.argv[1] == ROLLBACK:
+        return rollback(sys.argv[2:])
     if sys.argv[1] not in recipes.STAGES:
         print(f"e2eft: unknown stage {sys.argv[1]!r}; stages are {stages}", file=sys.stderr)
         return USAGE_ERROR

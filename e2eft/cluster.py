@@ -1,29 +1,29 @@
-"""How a stage finds its Ray cluster, whether the cluster can hold it, and how errors come back."""
+"""How a stage finds its Ray cluster, and whether the cluster can hold it."""
 
-import json
 import logging
 import os
 import secrets
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, wraps
+from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import pyarrow as pa
-
-from e2eft.errors import E2eftError, as_json, from_json
-from e2eft.storage import be_patient
+from e2eft.head import CORRECT, ClusterError, require_head
+from e2eft.signals import keeping_sigterm
+from e2eft.stderr import without_lines
 
 LOOPBACK = "127.0.0.1"
-HEAD_ANSWERS_S = 8.0
+JOB_ID = "E2EFT_RAY_JOB_ID"
+"""Set by a process that has joined a cluster, for what it says of itself."""
+ACTOR_ARGUMENTS = b" has constructor arguments in the object store and max_restarts > 0"
 
-
-class ClusterError(E2eftError):
-    """A cluster that cannot be worked on."""
+T = TypeVar("T")
 
 
 def is_local() -> bool:
@@ -46,33 +46,28 @@ def connect() -> None:
     import ray
 
     if ray.is_initialized():
+        quiet_ray_data()
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": True}
-    if is_local():
-        _start_local(options)
-    else:
-        require_head(os.environ["RAY_ADDRESS"])
-        ray.init(**options)
+    with keeping_sigterm():
+        if is_local():
+            _start_local(options)
+        else:
+            _join(os.environ["RAY_ADDRESS"], options)
+    os.environ[JOB_ID] = ray.get_runtime_context().get_job_id()
     quiet_ray_data()
 
 
-def require_head(address: str) -> None:
-    """Raises ClusterError if nobody listens at a RAY_ADDRESS, which Ray would find out in a minute.
+def _join(address: str, options: dict[str, Any]) -> None:
+    import ray
 
-    Args:
-        address: host:port, with or without ray://; of anything else nothing is said.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
+    require_head(address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), HEAD_ANSWERS_S).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(
-            f"RAY_ADDRESS {address}: no Ray cluster answers there ({error}); start or correct it, "
-            "or unset it to work on this machine alone"
-        ) from None
+        ray.init(**options)
+    except Exception as error:  # Ray has no type of its own for most of what may be wrong here.
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ClusterError(f"RAY_ADDRESS {address}: {said[0]}; {CORRECT}") from error
 
 
 def _start_local(options: dict[str, Any]) -> None:
@@ -89,7 +84,7 @@ def _start_local(options: dict[str, Any]) -> None:
         "_node_ip_address": LOOPBACK,
     }
     if "RAY_TMPDIR" not in os.environ:
-        options["_temp_dir"] = str(_private_folder() / "ray")
+        options["_temp_dir"] = str(private_folder() / "ray")
     # Ray warns that it asks for a token.
     setup = "ray._private.authentication.authentication_token_setup"
     logging.getLogger(setup).setLevel(logging.ERROR)
@@ -118,6 +113,8 @@ def local_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as `_start_local` says, for those processes
+        # There is no dashboard. Ray Train would look for one, among other people's clusters too.
+        "RAY_API_SERVER_ADDRESS": f"http://{LOOPBACK}:0",
     }
     loopback = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
     if loopback:
@@ -148,7 +145,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
     """A folder of this user that nobody else can enter; short, since sockets lie below it."""
     folder = Path(tempfile.gettempdir(), f"e2eft-{os.getuid()}")
     with suppress(FileExistsError):
@@ -167,10 +164,12 @@ def quiet_worker() -> None:
 
 
 def quiet_ray_train() -> None:
-    """Silences, in a worker, what Ray Train writes for every report of every rank."""
+    """Silences, in a worker, what Ray Train writes for every report of every rank, and what torch
+    says of its own functions."""
     for name in list(logging.root.manager.loggerDict):
         if name.endswith("ray/train/v2/_internal/execution/context.py"):  # it is called by its file
             logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 def quiet_ray_data() -> None:
@@ -179,9 +178,23 @@ def quiet_ray_data() -> None:
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # They advise on memory and on operators, which are none of a user's.
+    context.issue_detectors_config.detectors = []
     context.print_on_execution_start = False
+    # How often it tries again can be said in no other way yet.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
+def quietly_started(blocks: Iterable[T]) -> Iterator[T]:
+    """The same blocks of a Ray Data graph with actors, of which Ray says as an error that what they
+    are made of is kept in the object store: so it is with all of Ray Data's."""
+    coming = iter(blocks)
+    with without_lines(ACTOR_ARGUMENTS):
+        first = list(islice(coming, 1))
+    yield from first
+    yield from coming
 
 
 def count_gpus() -> int:
@@ -208,86 +221,3 @@ def require_room(workers: int, cpus: float, gpus: float, flag: str = "--num-work
             f"{flag} {workers} needs {needs} each, but the cluster's {len(nodes)} node(s) "
             f"can hold {fits}; use {flag} {max(1, fits)} or a larger cluster"
         )
-
-
-STOPPED_BY = "e2eft_stopped_by"
-"""Column, or key of a row, in which an error travels to the driver as data."""
-
-
-def carried(function: Any) -> Any:
-    """`function`, or an actor's class, whose `E2eftError` reaches the driver with its type.
-
-    For `flat_map` of rows and for `map_batches` of pyarrow tables. Ray would keep an exception's
-    text only; as a row it passes the stages that follow, each of which is `carried` too, to
-    `raise_carried`. An actor that could not be made says so at its first call. Any other exception
-    goes Ray's way.
-    """
-    if isinstance(function, type):
-        return _carried_class(function)
-
-    @wraps(function)
-    def carrying(given: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        be_patient()
-        return _outputs(lambda: function(given, *args, **kwargs), given)
-
-    return carrying
-
-
-def _carried_class(kind: type) -> type:
-    class Carrying:
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.actor: Any = None
-            be_patient()
-            try:
-                self.actor = kind(*args, **kwargs)
-            except E2eftError as error:
-                self.stopped_by = as_json(error)
-
-        def __call__(self, given: Any) -> Iterator[Any]:
-            return _outputs(lambda: self._call(given), given)
-
-        def _call(self, given: Any) -> Any:
-            if self.actor is None:
-                raise from_json(self.stopped_by)
-            return self.actor(given)
-
-    # Ray names a stage after its class.
-    Carrying.__name__ = Carrying.__qualname__ = kind.__name__
-    return Carrying
-
-
-def _outputs(call: Callable[[], Any], given: Any) -> Iterator[Any]:
-    """What `call` returns, item by item if it is a list or an iterator; the error if it raises
-    one, or the error that is `given`."""
-    try:
-        _raise_if_stopped(given)
-        made = call()
-        if isinstance(made, (list, Iterator)):
-            yield from made
-        else:
-            yield made
-    except E2eftError as error:
-        said = json.dumps(as_json(error), default=str)
-        yield pa.table({STOPPED_BY: [said]}) if isinstance(given, pa.Table) else {STOPPED_BY: said}
-
-
-def _raise_if_stopped(item: Any) -> None:
-    said: list[str | None] = []
-    if isinstance(item, pa.Table):
-        if STOPPED_BY in item.column_names:
-            said = item[STOPPED_BY].to_pylist()
-    elif isinstance(item, dict):
-        said = [item.get(STOPPED_BY)]
-    for text in filter(None, said):
-        raise from_json(json.loads(text))
-
-
-def raise_carried(items: Iterable[Any]) -> Iterator[Any]:
-    """The rows or tables that came back; raises the error that is among them.
-
-    Raises:
-        E2eftError: of the kind, and with the text, that it had in its worker.
-    """
-    for item in items:
-        _raise_if_stopped(item)
-        yield item

@@ -40,6 +40,17 @@ class DamagedError(StorageError):
     """Content that is there and is not what was written."""
 
 
+class TooLargeError(StorageError):
+    """A file of more bytes than were asked for; `size` is how many it has."""
+
+    def __init__(self, where: str, size: int, most: int) -> None:
+        super().__init__(f"{where} has {size} bytes; {most} are the most that are read of it")
+        self.where, self.size, self.most = where, size, most
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, int]]:
+        return type(self), (self.where, self.size, self.most)
+
+
 def as_json(error: E2eftError) -> dict[str, Any]:
     """An error as plain data, for another process."""
     kind = type(error)

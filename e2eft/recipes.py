@@ -131,7 +131,7 @@ PREPARE: dict[str, Recipe] = {
         _hypersim(height=480, width=640),
     ),
     "virtual-kitti-2": (
-        "Virtual KITTI 2, the paper's 21,260 frames: all scenes, five kinds of weather and light.",
+        "Virtual KITTI 2, the 21,260 frames of the paper's code: all scenes, five kinds of light.",
         _virtual_kitti("paper"),
     ),
     "virtual-kitti-2-marigold": (
@@ -290,7 +290,7 @@ EVALUATE: dict[str, Recipe] = {
         _evaluate("depth", "least-squares-disparity"),
     ),
     "ransac-log-depth": (
-        "Depth as Pixel-Perfect Depth and Marigold V2 score it: RANSAC to log depth.",
+        "Depth as Pixel-Perfect Depth scores it: RANSAC to log depth.",
         _evaluate("depth", "ransac-log-depth"),
     ),
     "pooled-pixels": (

@@ -11,7 +11,11 @@ at the image's own size, upright:
     meta        JSON: what was done, sizes, how to read the numbers
     error_code  "", or the reason why there is no answer: a word that labelling uses too
 
-What there is not is empty, never null. A bad image costs its own row the answer, not the request.
+MLflow checks the column's type before the model sees it: one that pandas holds as numbers (nothing
+but NaN, say) is refused with the request; with dtype=object its cells get their rows.
+
+What there is not is empty, never null. A bad image costs its own row the answer, not the request;
+parameters out of bounds, and more than MAX_IMAGES images, are refused with the request.
 Cells may also be uint8 arrays `[h w 3]`, sent as `{"image": [array, ...]}` or in a DataFrame; their
 answers are float32 arrays, depth `[h w]` or normals `[h w 3]` in OpenCV axes. A batch `[n h w 3]`,
 which no schema of columns lets through, goes to `model.unwrap_python_model().predict_arrays`.
@@ -29,24 +33,40 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
-from e2eft.config import SamplingConfig
-from e2eft.data.corpus import content_seed
-from e2eft.data.labels import CONVENTIONS, encode_depth_png, encode_normals_png
+from e2eft.config import INT64_MAX, MAX_PROCESSING_PX, SamplingConfig
+from e2eft.data.label_codecs import CONVENTIONS, encode_depth_png, encode_normals_png
+from e2eft.data.reading import content_seed
 from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.data.sources.images import MIN_SIDE_PX, ImageError, decode_image
+from e2eft.data.sources.decoder import MIN_SIDE_PX, decode_image
+from e2eft.data.sources.reasons import ImageError
 from e2eft.model.inference import PreparedImage, predict
 from e2eft.model.pretrained import load_estimator
 from e2eft.model.source import find_model
 from e2eft.tasks import get_task
 
 MAX_PIXELS = 64_000_000
+MAX_IMAGES = 256
+"""In one request, whose answers lie in memory together."""
+MAX_STEPS = 1000
+"""As many as the noise schedule of these models has."""
 BATCH_SIZE = 8
+AT_ONCE = 32
+"""Images that are decoded at the same time."""
 COLUMNS = ("depth", "normals", "meta", "error_code")
 UNEXPECTED = "internal_error"
 """Error code for what should not happen; the reason is in `meta`."""
+
+
+class RequestError(MlflowException, ValueError):
+    """A request that is refused as a whole; MLflow's server answers it with 400 and this text."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +95,8 @@ class GeometryModel(PythonModel):
         """
         self.estimator = load_estimator(find_model(str(folder)))
         self.estimator.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.task = get_task(self.estimator.card.task)
+        card = self.estimator.card
+        self.task = get_task(card.task).read_from(card.axes, card.full_z_range)
         return self
 
     def predict(  # type: ignore[override]
@@ -86,8 +107,13 @@ class GeometryModel(PythonModel):
         Args:
             params: `processing_size` (longest side in pixels; 0: the model's own), `steps` (0: the
                 model's own) and `seed` of the initial noise, all optional.
+
+        Raises:
+            RequestError: for a parameter out of bounds, or too many images.
         """
         images = model_input["image"]
+        if len(images) > MAX_IMAGES:
+            raise RequestError(f"{len(images)} images; send at most {MAX_IMAGES} in one request")
         answers = self._answer(images.tolist(), params or {})
         return pd.DataFrame(answers, columns=list(COLUMNS), index=images.index)
 
@@ -95,7 +121,7 @@ class GeometryModel(PythonModel):
         """Predictions for uint8 `[n h w 3]`: float32, depth `[n h w]` or normals `[n h w 3]`.
 
         Raises:
-            ValueError: if an image has no answer.
+            ValueError: if an image has no answer. RequestError: for a parameter out of bounds.
         """
         answers = self._answer(list(rgb), params)
         if failed := [answer for answer in answers if answer["error_code"]]:
@@ -107,12 +133,20 @@ class GeometryModel(PythonModel):
 
     def _answer(self, images: list[Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
         card = self.estimator.card
-        sampling = SamplingConfig(
-            steps=int(settings.get("steps") or card.steps),
-            spacing=card.spacing,
-            seed=int(settings.get("seed") or 0),
-        )
-        longest_px = int(settings.get("processing_size") or card.processing_size) or None
+        steps = bounded(settings, "steps", MAX_STEPS)
+        longest_px = bounded(settings, "processing_size", MAX_PROCESSING_PX)
+        seed = bounded(settings, "seed", INT64_MAX)
+        sampling = card.filled(SamplingConfig(steps=steps or None, seed=seed))
+        longest_px = longest_px or card.processing_size or None
+        return [
+            answer
+            for start in range(0, len(images), AT_ONCE)
+            for answer in self._answer_some(images[start : start + AT_ONCE], longest_px, sampling)
+        ]
+
+    def _answer_some(
+        self, images: list[Any], longest_px: int | None, sampling: SamplingConfig
+    ) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         requests: list[tuple[int, Request]] = []
         for number, image in enumerate(images):
@@ -121,11 +155,14 @@ class GeometryModel(PythonModel):
             )
             try:
                 requests.append((number, read_request(image, longest_px, sampling.seed)))
-            except ImageError as error:
-                answers[-1] |= _failure(error.reason, error.detail)
+            except Exception as error:  # Whatever is in a cell must not cost the others theirs.
+                answers[-1] |= _failure_of(error)
         predictions = self._predict([request for _, request in requests], sampling)
         for (number, request), prediction in zip(requests, predictions, strict=True):
-            answers[number] |= self._encode(request, prediction, sampling)
+            try:
+                answers[number] |= self._encode(request, prediction, sampling)
+            except Exception as error:
+                answers[number] |= _failure_of(error)
         return answers
 
     def _predict(
@@ -148,8 +185,7 @@ class GeometryModel(PythonModel):
         self, request: Request, prediction: np.ndarray | Exception, sampling: SamplingConfig
     ) -> dict[str, Any]:
         if isinstance(prediction, Exception):
-            out_of_memory = isinstance(prediction, torch.OutOfMemoryError)
-            return _failure("model_oom" if out_of_memory else UNEXPECTED, str(prediction))
+            raise prediction
         if not np.isfinite(prediction).all():
             return _failure("model_nan", "the model's output is not finite")
         name, size = self.task.name, request.prepared.size
@@ -178,17 +214,24 @@ def read_request(image: Any, longest_px: int | None, seed: int) -> Request:
     wants_array = isinstance(image, np.ndarray)
     if wants_array:
         rgb, degraded = _checked_array(image), ()
+        height, width = rgb.shape[:2]
         content = rgb.tobytes()
     elif isinstance(image, bytes | bytearray | memoryview):
         content = bytes(image)
-        decoded = decode_image(content, MAX_PIXELS)
+        decoded = decode_image(content, MAX_PIXELS, longest_px)
         rgb, degraded = decoded.rgb, decoded.degraded
+        height, width = decoded.size
     else:
         raise ImageError(
             "decode_unsupported", f"{type(image).__name__}; send an image file's bytes"
         )
-    height, width = rgb.shape[:2]
     size = fitted_size(height, width, longest_px)
+    if max(size) > MAX_PROCESSING_PX:
+        raise ImageError(
+            "decode_bomb",
+            f"{width} x {height} pixels at their own size; send processing_size, at most "
+            f"{MAX_PROCESSING_PX}",
+        )
     if min(size) < MIN_SIDE_PX:
         raise ImageError(
             "aspect_extreme", f"{width} x {height} pixels become {size[1]} x {size[0]}"
@@ -207,6 +250,31 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise ImageError("decode_bomb", f"{array.shape[1]} x {array.shape[0]} pixels")
     return array
+
+
+def bounded(settings: dict[str, Any], name: str, most: int) -> int:
+    """A parameter of a request, 0 if it is not given.
+
+    Raises:
+        RequestError: for anything but a whole number from 0 to `most`.
+    """
+    value = settings.get(name)
+    if value is None:
+        return 0
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = -1
+    if number != value or not 0 <= number <= most:
+        raise RequestError(f"{name} {value}: expected a whole number from 0 to {most}")
+    return number
+
+
+def _failure_of(error: Exception) -> dict[str, str]:
+    if isinstance(error, ImageError):
+        return _failure(error.reason, error.detail)
+    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return _failure("model_oom" if is_memory else UNEXPECTED, str(error) or type(error).__name__)
 
 
 def _failure(reason: str, detail: str) -> dict[str, str]:

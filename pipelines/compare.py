@@ -14,7 +14,10 @@ from pathlib import Path
 # Python puts this folder first on the path, where our own file names would shadow packages.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from e2eft.stdout import for_a_reader  # noqa: E402
 
+
+@for_a_reader()
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

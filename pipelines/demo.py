@@ -19,6 +19,8 @@ from pathlib import Path
 # Python puts this folder first on the path, where our own file names would shadow packages.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from e2eft.stdout import for_a_reader  # noqa: E402
+
 HEIGHT, WIDTH = 128, 160
 DEPTH_MODEL = "e2eft-depth"
 FAMILIES = ("indoor", "street")
@@ -131,8 +133,8 @@ def evaluate(demo: Demo) -> None:
     """The paper's flaw and its fix on held-out scenes, then the fine-tuned models."""
     data = shards(demo, "held-out")
     samplings = {
-        LEADING: "--spacing leading",
-        TRAILING: "--spacing trailing",
+        LEADING: "--spacing leading --steps 1",
+        TRAILING: "--spacing trailing --steps 1",
         MANY: f"--spacing trailing --steps {demo.size.many_steps} --num-workers 2",
     }
     for name, sampling in samplings.items():
@@ -226,6 +228,7 @@ def read_scores(demo: Demo, name: str) -> dict:
     return json.loads((demo.out / "scores" / name / "scores.json").read_text())
 
 
+@for_a_reader()
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", default="demo", help="folder for everything the demo makes")

@@ -1,5 +1,6 @@
 """Settings of every test."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ LONGEST = (
     "test_training.py", "test_demo.py", "test_chaos.py", "test_frozen.py", "test_zero_stages.py"
 )  # fmt: skip
 """Files that begin first, so that of two processes none has a long one left at the end."""
+
+
+def pytest_configure() -> None:
+    """Modules of tests import all there is, and none of it ever goes (`e2eft.imports`)."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

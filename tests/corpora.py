@@ -101,6 +101,7 @@ def nasty_images() -> dict[str, tuple[bytes, Expected]]:
         "bomb.png": (png_header(60_000, 60_000), Expected(rejected, "decode_bomb")),
         "dot.png": (encoded(coloured(5, 1, 1), "PNG"), Expected(rejected, "too_small")),
         "thread.png": (encoded(coloured(6, 8, 800), "PNG"), Expected(rejected, "aspect_extreme")),
+        "camera.nef": (b"MM\0*" + b"\0" * 40, Expected(rejected, "decode_unsupported")),
         "phone.heic": (
             b"\0\0\0\x18ftypheic" + b"\0" * 40,
             Expected(rejected, "decode_unsupported"),

@@ -73,7 +73,10 @@ class _Planned:
 
 @dataclass
 class FaultProxy:
-    """Listens on a loopback port before `target` (http://host:port); with `tls`, for https."""
+    """Listens on a loopback port before `target` (http://host:port); with `tls`, for https.
+
+    gate: what it answers itself, None to let a request pass; may be set at any time.
+    """
 
     target: str
     tls: ssl.SSLContext | None = None
@@ -84,6 +87,7 @@ class FaultProxy:
         scheme, name = ("https", "localhost") if self.tls else ("http", "127.0.0.1")
         self.endpoint = f"{scheme}://{name}:{self.port}"
         self.cut_after = 0
+        self.gate: Callable[[Request], Answer | None] = lambda request: None
         self._state: State = "up"
         self._planned: list[_Planned] = []
         self._lock = threading.RLock()
@@ -180,6 +184,8 @@ class FaultProxy:
             return False
         if state == "busy":
             answer: Answer | None = refused(503, "SlowDown")(EMPTY)
+        elif shut := self.gate(request):
+            answer = shut
         elif planned is not None:
             answer = planned.fault(self._forward(request) if planned.forwards else EMPTY)
         else:

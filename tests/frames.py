@@ -53,9 +53,16 @@ def analytic_frame(number: int, height: int = 64, width: int = 80, sky: bool = F
 
 
 def write_shards(
-    uri: str, samples: list[Sample], frames_per_part: int = 8, codec: Any = None
+    uri: str,
+    samples: list[Sample],
+    frames_per_part: int = 8,
+    codec: Any = None,
+    **more: Any,
 ) -> Artifact:
-    """Commits samples as a shards artifact, without Ray; with latents if there is a codec."""
+    """Commits samples as a shards artifact, without Ray; with latents if there is a codec.
+
+    more: of its details.
+    """
     config = PrepareConfig(
         out=uri,
         source=SyntheticSource(family="indoor", num_scenes=len(samples), frames_per_scene=1),
@@ -66,6 +73,7 @@ def write_shards(
         "shard_schema_version": SHARD_SCHEMA_VERSION,
         "rows_of_part": [len(chunk) for chunk in chunks],
         "source": "analytic",
+        **more,
     }
     with begin(open_store(uri), KIND, config) as claim:
         files = [

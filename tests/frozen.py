@@ -40,10 +40,14 @@ class Frozen:
         return f"sqlite:///{ROOT}/mlflow.db"
 
     def run(self, name: str, *more: str) -> int:
-        """Runs the command again in this process, perhaps with more flags; its exit code."""
+        """Runs the command again in this process, perhaps with more flags or other values of them;
+        its exit code."""
         from e2eft import cli
 
         stage, *argv = self.commands[name]
+        for flag in {word for word in more if word.startswith("--")} & set(argv):
+            at = argv.index(flag)
+            del argv[at : at + 2]
         return cli.run_stage(stage, [*argv, *more])
 
 

@@ -1,13 +1,16 @@
 """What tests of labelling share: random models, configurations, and the graph without a cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from e2eft.config import LabelConfig, TaskName, TrackingConfig
-from e2eft.label.chunks import Work, decode_part, from_table, to_table, write_chunk
+from e2eft.evaluate.chunks import Job
+from e2eft.label.chunks import Work, unpacked_rows
+from e2eft.label.graph import Portion, decode_portions, write_chunks
 
 MODEL_SIZE = 64
 UNTRACKED = TrackingConfig(enabled=False)
@@ -45,19 +48,16 @@ def label_config(
 
 
 def run_graph_in_process(
-    config: LabelConfig,
-    parts: list[tuple[int, list[dict[str, Any]]]],
-    model: Any,
-    works: tuple[Work, ...],
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    config: LabelConfig, portions: list[Portion], model: Any, works: tuple[Work, ...]
+) -> Iterator[tuple[int, pa.Table]]:
     """The same functions as on a cluster, one after the other."""
     from e2eft.label.labeller import Labeller, ShippedModel
 
     labeller = Labeller(ShippedModel(model.source, model.digest), config.task, config.sampling)
-    for number, planned in parts:
-        for items in decode_part(planned, works[number]):
-            (made,) = from_table(labeller(to_table([items])))
-            yield number, write_chunk(made, works[number])
+    for portion in portions:
+        for chunk in decode_portions(pa.Table.from_pylist([vars(portion)]), works):
+            for made in write_chunks(labeller(chunk), works):
+                yield from unpacked_rows(made)
 
 
 @pytest.fixture
@@ -65,3 +65,13 @@ def without_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Labelling in this test runs in this process."""
     monkeypatch.setattr("e2eft.label.graph.run_graph", run_graph_in_process)
     monkeypatch.setattr("e2eft.label.job.require_possible", lambda _: None)
+
+
+@pytest.fixture
+def scored_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring in this test runs in this process."""
+
+    def rows(function: Callable[..., Any], chunks: list[Any], task: Job, tasks: int | None) -> Any:
+        return (row for chunk in chunks for row in function(chunk, task))
+
+    monkeypatch.setattr("e2eft.evaluate.job._rows_as_they_come", rows)

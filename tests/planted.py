@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,16 @@ IN_THE_DEMO = {
     "RAY_AUTH_TOKEN": "c0ffee11" * 8,
 }
 RENDER = "--num-scenes 4 --frames-per-scene 2 --height 64 --width 80 --samples-per-pixel 4"
+
+
+CHATTER = re.compile(
+    r"\.(cc|cpp|c|py):\d+|Traceback|\b(DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL)\b|Warning:|deprecat"
+)
+"""What libraries write and stages do not: a place in code, a level, a warning."""
+
+
+def library_lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if CHATTER.search(line)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,8 @@ def run_stages(cluster: RayCluster, s3: S3Server, mlflow: MlflowServer) -> Clust
         "--checkpoint-every 2 --panel-every 2",
         f"evaluate synthetic-depth --model {run} --data {shards} --out {scores} "
         "--register e2eft-cluster",
-        f"label depth --model models:/e2eft-cluster@champion --images {images} --out {labels}",
+        f"label depth --model models:/e2eft-cluster@champion --images {images} --out {labels} "
+        "--max-reject-fraction 0.2",
     ]
     search = Search(
         {

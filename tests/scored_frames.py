@@ -1,12 +1,24 @@
 """Frames, and labels of them made without a model, whose scores are known in closed form."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from PIL import Image
 
 from e2eft.artifacts import Artifact, Parent
-from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, SyntheticSource, TrackingConfig
+from e2eft.config import (
+    EvaluateConfig,
+    LabelConfig,
+    PrepareConfig,
+    SamplingConfig,
+    SourceConfig,
+    SyntheticSource,
+    TrackingConfig,
+)
+from e2eft.data import label_codecs
 from e2eft.data import labels as label_files
 from e2eft.data.sample import Sample
 from e2eft.data.shards import KIND as SHARDS
@@ -17,6 +29,7 @@ from tests.artifacts import write_artifact
 
 HEIGHT, WIDTH = 24, 32
 UNTRACKED = TrackingConfig(enabled=False)
+SYNTHETIC = SyntheticSource(family="indoor")
 
 
 def make_frame(number: int, domain: str = "plane") -> Sample:
@@ -36,14 +49,32 @@ def make_frame(number: int, domain: str = "plane") -> Sample:
     return Sample(key, domain, f"scene-{number // 3}", rgb, depth_m, normals_cam, intrinsics_px)
 
 
-def write_shards(folder: Path | str, frames: list[Sample], rows_of_part: list[int]) -> Artifact:
+def at_size(frame: Sample, height: int, width: int) -> Sample:
+    """The same picture of other size, by nearest pixels."""
+    rows = np.arange(height) * frame.size[0] // height
+    columns = np.arange(width) * frame.size[1] // width
+    names = ("rgb", "depth_m", "normals_cam")
+    return replace(frame, **{name: getattr(frame, name)[rows][:, columns] for name in names})
+
+
+def write_shards(
+    folder: Path | str,
+    frames: list[Sample],
+    rows_of_part: list[int],
+    source: str = "",
+    made_with: SourceConfig = SYNTHETIC,
+) -> Artifact:
+    """As `prepare` would leave them, of a dataset if it is named."""
+    if source:
+        frames = [replace(frame, source=source) for frame in frames]
     files: dict[str, bytes] = {}
     for part, count in enumerate(rows_of_part):
         first = sum(rows_of_part[:part])
         rows = [encode_row(frame) for frame in frames[first : first + count]]
         files[part_path(part)] = encode_part(rows)
-    config = PrepareConfig(out=str(folder), source=SyntheticSource(family="indoor"))
-    details = {"shard_schema_version": 1, "rows_of_part": rows_of_part}
+    config = PrepareConfig(out=str(folder), source=made_with)
+    details: dict[str, Any] = {"shard_schema_version": 1, "rows_of_part": rows_of_part}
+    details |= {"source": source} if source else {}
     counts = {"frames": len(frames)}
     store = open_store(str(folder))
     return write_artifact(store, SHARDS, config, files=files, counts=counts, details=details)
@@ -57,8 +88,14 @@ def write_labels(
     *,
     npy: bool = True,
     model: Parent | None = None,
+    sampling: SamplingConfig | None = None,
+    made: dict[str, Any] | None = None,
 ) -> Artifact:
-    """Labels by key; a text in place of an array is the reason why that image was rejected."""
+    """Labels by key; a text in place of an array is the reason why that image was rejected.
+
+    Args:
+        made: further details, of how a model made them.
+    """
     rows: list[dict[str, Any]] = []
     written: dict[str, bytes] = {}
     for index, (key, prediction) in enumerate(predictions.items()):
@@ -67,23 +104,34 @@ def write_labels(
             row |= {"status": label_files.REJECTED, "reason": prediction, "detail": "as told"}
         else:
             row |= {"status": label_files.OK, f"{task}_path": f"{task}/{index}.png"}
-            encode = getattr(label_files, f"encode_{task}_png")
+            encode = getattr(label_codecs, f"encode_{task}_png")
             if np.isfinite(prediction).all():
                 written[row[f"{task}_path"]] = encode(prediction, {})
             if npy:
                 row["npy_path"] = f"npy/{index}.npy"
-                written[row["npy_path"]] = label_files.encode_npy(prediction)
+                written[row["npy_path"]] = label_codecs.encode_npy(prediction)
         rows.append(row)
     parents = [*([images.as_parent("images")] if images else []), *([model] if model else [])]
     return write_artifact(
         open_store(str(folder)),
         label_files.KIND,
-        LabelConfig(model="m", images="i", out=str(folder), task=task),
-        files={label_files.part_path(0): label_files.encode_index(rows)},
+        LabelConfig(
+            model="m",
+            images="i",
+            out=str(folder),
+            task=task,
+            sampling=sampling or SamplingConfig(),
+        ),
+        files={label_files.part_path(0): label_files.encode_index(pa.Table.from_pylist(rows))},
         unlisted=written,
         counts={"ok": len(rows)},
         parents=tuple(parents),
-        details={"task": task, "label_schema_version": 1},
+        details={
+            "task": task,
+            "label_schema_version": 1,
+            "model": {"uri": model.uri, "digest": model.digest} if model else {"digest": "m"},
+            **(made or {}),
+        },
     )
 
 
@@ -97,3 +145,12 @@ def config_of(out: Path | str, task: str, data: list[Artifact], **fields: Any) -
     return EvaluateConfig(
         out=str(out), task=task, data=tuple(shards.uri for shards in data), **fields
     )
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """As another program leaves a label: .npy, or what Pillow makes of the ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        Image.fromarray(array).save(path)

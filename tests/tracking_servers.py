@@ -30,7 +30,9 @@ def silent_server() -> Iterator[str]:
 
 
 @contextmanager
-def answering_server(status: int, seen: list[str] | None = None) -> Iterator[str]:
+def answering_server(
+    status: int, seen: list[str] | None = None, body: bytes = b""
+) -> Iterator[str]:
     """`host:port` where every request is answered with `status`; `seen`: their paths."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -39,8 +41,9 @@ def answering_server(status: int, seen: list[str] | None = None) -> Iterator[str
                 seen.append(self.path)
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
 
         do_GET = do_POST = do_PUT = do_PATCH = answer
 

@@ -187,11 +187,15 @@ def export_and_export_again(context: PlainContext, config: TrainConfig, folder: 
 
 
 STALL_LIMIT_S = 12.0
+HANGS = ".hangs"
+"""What is added to the name of a file that lies beside one which hangs, by `tests/poison`."""
 
 
 def train_under_watch(context: PlainContext, config: TrainConfig, folder: Path) -> None:
     """A run as Ray Train's worker has it; leaves what ended this rank, and ends its process."""
     import deepspeed  # noqa: F401  # Its import takes longer than this rank may wait.
+
+    import tests.poison.sitecustomize  # noqa: F401  # Files that hang.
 
     source = blank_model(folder / f"base-{context.rank}")
     objective = build(config, source, context.device)

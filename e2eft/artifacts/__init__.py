@@ -10,7 +10,9 @@
 
 A re-run with the same configuration finds the claim, skips the parts that are there and commits;
 with another configuration it refuses and names the field that differs. A committed artifact is
-never edited.
+never edited. What could not be made the first time is added by a later generation:
+`manifest-2.json`, whose parent is the first manifest; readers take the newest, and what is made
+from it names it by its digest.
 """
 
 from e2eft.artifacts.claims import Place, look
@@ -19,6 +21,7 @@ from e2eft.artifacts.held import Claim, rounding_changes
 from e2eft.artifacts.manifest import (
     CLAIM,
     FORMAT,
+    GENERATION,
     MANIFEST,
     SCHEMA_VERSION,
     Artifact,
@@ -40,6 +43,7 @@ from e2eft.artifacts.writing import Writer
 __all__ = [
     "CLAIM",
     "FORMAT",
+    "GENERATION",
     "MANIFEST",
     "SCHEMA_VERSION",
     "Artifact",

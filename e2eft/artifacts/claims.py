@@ -32,7 +32,7 @@ from e2eft.artifacts.ownership import (
 from e2eft.artifacts.record import Record, finished_of, is_there, recorded
 from e2eft.artifacts.writing import Writer, require_exclusive_creation
 from e2eft.config import StageConfig
-from e2eft.config.identity import IDENTITY_VERSION, differences, refusal
+from e2eft.config.identity import differences, refusal
 from e2eft.errors import MissingError, StorageError
 from e2eft.storage import Store
 
@@ -228,6 +228,6 @@ def _is_void(store: Store, record: Record, owned: Owned) -> bool:
     newest = epochs.newest()
     if newest and not epochs.is_over(newest):
         return False
-    if not newest and record.identity_version < IDENTITY_VERSION:
+    if not newest and record.identity_version == 1:
         return False  # Version 1 does not tell whether its job is over.
     return is_empty_of_results(store, owned)

@@ -18,6 +18,8 @@ from e2eft.artifacts.ownership import EPOCHS, is_deleting
 from e2eft.errors import MissingError, StorageError
 from e2eft.storage import LocalStore, S3Store, Store
 
+LATER = r"manifest-\d+\.json"
+"""Names of the manifests of later generations."""
 BATCH = 1000
 """Files that are deleted at once where that is one request."""
 _BESIDE = re.compile(r"\.([0-9a-f]{8})(\.[^./]*)?$")
@@ -125,6 +127,9 @@ def delete_artifact(
     require_owner()
     if manifest is not None:
         store.delete_exactly(MANIFEST, manifest)
+    for later in [name for name in store.names() if re.fullmatch(LATER, name)]:
+        require_owner()
+        store.delete_many([later])
     # One by one on a disk, where a stop between any two has to be noticed.
     size = 1 if isinstance(store, LocalStore) else BATCH
     left, passes = next(_files(store, owned), None), 0

@@ -5,18 +5,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from e2eft.artifacts.manifest import (
+    GENERATION,
     MANIFEST,
     SCHEMA_VERSION,
     Artifact,
     FileEntry,
     Parent,
+    follows,
+    manifest_path,
     parse_manifest,
     work_name,
 )
 from e2eft.artifacts.ownership import DisplacedError, Epochs, Heart
 from e2eft.artifacts.record import Record, finished_of, is_artifact_of, is_there
 from e2eft.artifacts.writing import Writer
-from e2eft.config.identity import IDENTITY_VERSION, rounding_differences
+from e2eft.config.identity import rounding_differences
 from e2eft.errors import MissingError, StorageError
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ class Claim:
 
     @property
     def is_resumed(self) -> bool:
-        return self.epoch > 1 or self.record.identity_version < IDENTITY_VERSION
+        return self.epoch > 1 or self.record.identity_version == 1
 
     def __enter__(self) -> Self:
         return self
@@ -95,15 +98,23 @@ class Claim:
         counts: dict[str, int],
         parents: tuple[Parent, ...] = (),
         details: dict[str, Any] | None = None,
+        after: Artifact | None = None,
     ) -> Artifact:
         """Writes the manifest: from now on the artifact exists. Committing twice returns the first
         one.
+
+        Args:
+            after: the generation of the artifact that this one adds to.
 
         Raises:
             DisplacedError: if another job has taken over.
         """
         self.require_owner(fresh=True)
-        record = self.record
+        record, path = self.record, MANIFEST
+        if after is not None:
+            path = manifest_path(after.generation + 1)
+            parents = (*parents, after.as_parent(GENERATION))
+            details = {**(details or {}), GENERATION: after.generation + 1}
         artifact = Artifact(
             uri=self.store.uri,
             kind=record.kind,
@@ -122,30 +133,33 @@ class Claim:
             },
         )
         content = json.dumps(artifact.body(), indent=1, sort_keys=True).encode()
-        while not self.writer.create(MANIFEST, content):
-            if there := finished_of(self.store, record):
+        while not self.writer.create(path, content):
+            there = finished_of(self.store, record)
+            if there is not None and there.generation >= artifact.generation:
                 return there
             # Of a job with another configuration, which this one has replaced.
-            self._remove_foreign_manifest()
-        self._require_committed(content)
+            self._remove_foreign(path, after)
+        self._require_committed(path, content)
         return artifact
 
-    def _remove_foreign_manifest(self) -> None:
+    def _remove_foreign(self, path: str, after: Artifact | None) -> None:
         try:
-            content = self.store.read(MANIFEST)
+            content = self.store.read(path)
         except MissingError:
             return
         self.require_owner(fresh=True)
-        if not is_artifact_of(parse_manifest(self.store.uri, self.store.uri, content), self.record):
-            self.store.delete_exactly(MANIFEST, content)
+        there = parse_manifest(self.store.uri, self.store.uri, content, name=path)
+        is_next = after is None or follows(there, after)
+        if not (is_next and is_artifact_of(there, self.record)):
+            self.store.delete_exactly(path, content)
 
-    def _require_committed(self, content: bytes) -> None:
+    def _require_committed(self, path: str, content: bytes) -> None:
         """Takes the manifest back if the folder was given to another claim just before."""
         try:
             self.require_owner(fresh=True)
         except DisplacedError:
             if not is_there(self.store, self.record):
-                self.store.delete_exactly(MANIFEST, content)
+                self.store.delete_exactly(path, content)
             raise
 
 

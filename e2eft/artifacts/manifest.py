@@ -12,6 +12,9 @@ from e2eft.storage import Store, check_relative, open_store
 
 MANIFEST = "manifest.json"
 CLAIM = "_claim.json"
+GENERATION = "generation"
+"""Role of a later generation's parent, which is the one before it; and where `details` says how
+many there are."""
 FORMAT = "e2eft-artifact"
 SCHEMA_VERSION = 2
 """Version of the manifest; an artifact of a newer one is refused. 1: identity by groups of
@@ -95,6 +98,11 @@ class Artifact:
         return digest_of(body)
 
     @property
+    def generation(self) -> int:
+        """1 for an artifact as it was committed; more for what has been added since."""
+        return int(self.details.get(GENERATION, 1))
+
+    @property
     def work(self) -> str:
         """The name of the job that made it: its MLflow run is found by that. What replaces it, or
         is copied from it, is another job's."""
@@ -151,13 +159,44 @@ def load_artifact(uri: str, *kinds: str) -> Artifact:
         raise ArtifactError(
             f"{uri} has no {MANIFEST}, so it is not a finished artifact{hint}"
         ) from None
-    artifact = parse_manifest(uri, store.uri, content, kinds)
+    artifact = newest_generation(parse_manifest(uri, store.uri, content, kinds))
     if not _is_claimed(artifact):
         raise ArtifactError(
             f"{uri} holds the {MANIFEST} of a job that was replaced; its stage was started again "
             "but has not finished: run it again"
         )
     return artifact
+
+
+def manifest_path(generation: int) -> str:
+    """Where the manifest of a generation lies. The first is the artifact as it was committed."""
+    return MANIFEST if generation == 1 else f"manifest-{generation}.json"
+
+
+def newest_generation(first: Artifact) -> Artifact:
+    """What has been added to an artifact since it was committed: it and everything that it lists
+    stay, and the newest of its generations is what counts.
+
+    Raises:
+        DamagedError: if the manifest of one cannot be read.
+    """
+    newest = first
+    while True:
+        path = manifest_path(newest.generation + 1)
+        try:
+            content = newest.store.read(path)
+        except MissingError:
+            return newest
+        following = parse_manifest(newest.uri, newest.store.uri, content, name=path)
+        if not follows(following, newest):
+            return newest  # left by a job that was replaced
+        newest = following
+
+
+def follows(later: Artifact, earlier: Artifact) -> bool:
+    """Whether an artifact is the next generation of another one."""
+    before = {parent.digest for parent in later.parents if parent.role == GENERATION}
+    return earlier.digest in before and later.made.get("claim") == earlier.made.get("claim")
 
 
 def _is_claimed(artifact: Artifact) -> bool:
@@ -177,11 +216,13 @@ def is_of(artifact: Artifact, kind: Any, config: Any, claim_id: Any) -> bool:
     return is_same and artifact.kind == kind and artifact.config_digest == digest_of(config)
 
 
-def parse_manifest(shown: str, uri: str, content: bytes, kinds: tuple[str, ...] = ()) -> Artifact:
+def parse_manifest(
+    shown: str, uri: str, content: bytes, kinds: tuple[str, ...] = (), name: str = MANIFEST
+) -> Artifact:
     """A manifest's content. Raises as `load_artifact`; `shown` is what messages call its folder."""
-    body = read_json(content, f"{shown}/{MANIFEST}")
+    body = read_json(content, f"{shown}/{name}")
     if body.get("format") != FORMAT:
-        raise ArtifactError(f"{shown}/{MANIFEST} is not a manifest of this project")
+        raise ArtifactError(f"{shown}/{name} is not a manifest of this project")
     try:
         if (version := int(body["schema_version"])) > SCHEMA_VERSION:
             raise ArtifactError(
@@ -200,7 +241,7 @@ def parse_manifest(shown: str, uri: str, content: bytes, kinds: tuple[str, ...] 
             check_relative(entry.name)
         return Artifact(uri=uri, **body)
     except (AttributeError, KeyError, TypeError) as error:
-        raise DamagedError(f"{shown}/{MANIFEST} lacks or adds fields ({error})") from None
+        raise DamagedError(f"{shown}/{name} lacks or adds fields ({error})") from None
 
 
 def read_json(content: bytes, where: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from e2eft.artifacts.manifest import (
     Parent,
     digest_of,
     is_of,
+    newest_generation,
     parse_manifest,
     read_json,
     sha256,
@@ -82,12 +83,13 @@ class Record:
 
 
 def finished_of(store: Store, record: Record) -> Artifact | None:
-    """The artifact of this claim: a manifest of another configuration is not one."""
+    """The artifact of this claim, in its newest generation: a manifest of another configuration is
+    not one."""
     try:
         there = parse_manifest(store.uri, store.uri, store.read(MANIFEST))
     except MissingError:
         return None
-    return there if is_artifact_of(there, record) else None
+    return newest_generation(there) if is_artifact_of(there, record) else None
 
 
 def recorded(store: Store) -> Record | None:

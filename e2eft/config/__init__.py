@@ -7,6 +7,8 @@ PLACEMENT (where it is written, how often it is tried, what watches it) changes 
 """
 
 from e2eft.config.base import (
+    INT64_MAX,
+    MAX_PROCESSING_PX,
     VAE_FACTOR,
     Config,
     InitialLatent,
@@ -28,10 +30,11 @@ from e2eft.config.benchmarks import (
     ScanNetSource,
     SintelSource,
 )
-from e2eft.config.evaluate import EvaluateConfig, ProtocolName
+from e2eft.config.evaluate import EvaluateConfig, LabelsAxes, ProtocolName
 from e2eft.config.identity import (
     IDENTITY_VERSION,
     Difference,
+    as_begun,
     differences,
     refusal,
     rounding_differences,
@@ -59,12 +62,15 @@ from e2eft.config.train import (
     ScheduleConfig,
     TrainConfig,
     ZeroConfig,
+    is_conditional,
 )
 
 StageConfig = PrepareConfig | TrainConfig | LabelConfig | EvaluateConfig
 
 __all__ = [
     "IDENTITY_VERSION",
+    "INT64_MAX",
+    "MAX_PROCESSING_PX",
     "VAE_FACTOR",
     "Autoencoding",
     "BatchConfig",
@@ -84,6 +90,7 @@ __all__ = [
     "InitialLatent",
     "KittiEigenSource",
     "LabelConfig",
+    "LabelsAxes",
     "ModelConfig",
     "NormalMapSet",
     "NormalMapSource",
@@ -108,8 +115,10 @@ __all__ = [
     "VirtualKittiSource",
     "VirtualKittiVariation",
     "ZeroConfig",
+    "as_begun",
     "differences",
     "digest_of",
+    "is_conditional",
     "refusal",
     "require_multiple",
     "rounding_differences",

@@ -15,9 +15,15 @@ from e2eft.secrets import shown
 VAE_FACTOR = 8
 """Every supported base model's VAE maps an 8 x 8 pixel block to one latent."""
 
+MAX_PROCESSING_PX = 4096
+"""Longest side at which a model is to see an image, whoever asks for it."""
+
 TaskName = Literal["depth", "normals"]
 InitialLatent = Literal["zeros", "gaussian", "pyramid", "none"]
-Positive = Annotated[int, Field(gt=0)]
+INT64_MAX = 2**63 - 1
+"""Beyond it integers are none of tables, seeds and sizes of arrays."""
+Positive = Annotated[int, Field(gt=0, le=INT64_MAX)]
+Count = Annotated[int, Field(ge=0, le=INT64_MAX)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -42,6 +48,14 @@ class Input:
 
 
 INPUT = Input()
+
+
+@dataclass(frozen=True)
+class BeforeIt:
+    """What a field stood at before there was the field, if that is not its default: what it means
+    of a record that lacks it."""
+
+    value: Any
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from e2eft.config.base import (
     RESULT,
     ROUNDING,
     ByRecipe,
+    ChosenBy,
     Config,
+    Count,
     Positive,
     TaskName,
     TrackingConfig,
@@ -37,12 +39,19 @@ class EvaluateConfig(Config):
     model: Annotated[str | None, PLACEMENT, INPUT] = None
     """Model to label them with first: folder, run artifact, packaged name, hub id, or
     models:/name@alias."""
+    model_card: Annotated[str | None, PLACEMENT, flag("model-card")] = None
+    """JSON file that says what --model is and how it is run, instead of its own e2eft.json or of
+    what its layout implies."""
+    card_digest: Annotated[str | None, RESULT, tyro.conf.Suppress, ChosenBy("--model-card")] = None
+    """Set by the stage to the digest of what that file says."""
     labels: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], PLACEMENT, INPUT] = ()
     """Labels to score instead of a model, one for each --data: artifacts of the label stage, or
     folders of .npy or .png files that another program wrote, named as the images are (or as
     Marigold names its predictions)."""
     labels_kind: Annotated[LabelsKind, RESULT] = "depth"
-    """What the numbers in such folders are affine in. Normals are normals."""
+    """What the numbers in such folders are affine in. Normals are normals. Disparity must be
+    positive: pixels where it is not take no part in the fit, as in the published code, so that
+    adding a number to it may change its score."""
     labels_axes: Annotated[LabelsAxes, RESULT] = "right-up-viewer"
     """Axes of normals in such folders: right-up-viewer (Marigold v1-1, diffusers), left-up-viewer
     (the paper's, DSINE's), or opencv (x right, y down, z forward)."""
@@ -52,10 +61,15 @@ class EvaluateConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     protocol: Annotated[ProtocolName | None, RESULT] = None
     """Named protocol; default by task. Scores of different protocols are never compared."""
+    processing_px: Annotated[
+        tuple[int | None, ...], RESULT, tyro.conf.Suppress, ChosenBy("protocol or data")
+    ] = ()
+    """Set by the stage to the longest side at which --model sees the images of each --data, as the
+    protocol says. 0: each at its own size; none: as the model says."""
     max_depth_m: Annotated[float, RESULT, Field(gt=0)] = 80.0
     """Of data that the protocol has no rules for: depth beyond this is not scored, and predictions
     are clipped to it after alignment."""
-    bootstrap: Annotated[Positive, RESULT] = 2000
+    bootstrap: Annotated[int, RESULT, Field(gt=0, le=1_000_000)] = 2000
     """Resamples of the bootstrap interval over images."""
     batch_size: Annotated[Positive, ROUNDING] = 8
     """Images in one forward pass when a model is scored."""
@@ -65,7 +79,7 @@ class EvaluateConfig(Config):
     """Tasks that score at the same time. Default: one a CPU."""
     frames_per_task: Annotated[Positive, PLACEMENT] = 32
     """Images scored by one task."""
-    panels: Annotated[int, RESULT, Field(ge=0)] = 4
+    panels: Annotated[Count, RESULT] = 4
     """Worst and median images shown as panels."""
     register_as: Annotated[str | None, PLACEMENT, flag("register")] = None
     """Register the model under this name and move the alias `champion` to it if it is better than
@@ -90,6 +104,8 @@ class EvaluateConfig(Config):
             raise ValueError(
                 f"--labels is given {len(self.labels)} times but --data {len(self.data)} times"
             )
+        if self.model_card and self.model is None:
+            raise ValueError("--model-card needs --model: labels are what they are")
         if self.register_as and self.model is None:
             raise ValueError("--register needs --model: labels alone cannot be registered")
         return self

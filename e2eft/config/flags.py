@@ -1,6 +1,9 @@
 """How the command line calls a field of a configuration, and how its values are typed there."""
 
+import re
 import shlex
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, cast
 
 from pydantic.fields import FieldInfo
@@ -38,6 +41,27 @@ def flag_of(kind: type[Config], path: tuple[int | str, ...]) -> str:
             break
         owner = choices[0]
     return "--" + ".".join(names)
+
+
+def of_lists(config: Config, group: str = "--") -> set[str]:
+    """The flags of a configuration that may be given several times, since what they give is a
+    list."""
+    found: set[str] = set()
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        own = _own_name(field)
+        if isinstance(value, Config):
+            found |= of_lists(value, f"{group}{name}.".replace("_", "-"))
+        elif isinstance(value, tuple):
+            found.add(f"--{own}" if own else f"{group}{name}".replace("_", "-"))
+    return found
+
+
+def repeated(argv: Sequence[str]) -> list[str]:
+    """The flags that are given more than once; one and its negation are the same."""
+    named = [word.partition("=")[0].replace("_", "-") for word in argv if word.startswith("--")]
+    counts = Counter(re.sub(r"(^--|\.)no-", r"\1", name) for name in named)
+    return [name for name, count in counts.items() if count > 1]
 
 
 def typed(flag: str, value: Any) -> str:

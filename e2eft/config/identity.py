@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from e2eft.config.base import (
     RESULT,
     ROUNDING,
+    BeforeIt,
     ChosenBy,
     Config,
     Role,
@@ -18,13 +19,18 @@ from e2eft.config.base import (
     role_of,
 )
 from e2eft.config.flags import flag_of, typed
+from e2eft.config.label import SamplingConfig
 
-IDENTITY_VERSION = 2
+IDENTITY_VERSION = 3
 """Of what `Config.identity()` gives. Version 1 told results from the rest by whole groups of
-settings, and inputs by their URIs."""
+settings, and inputs by their URIs. Version 2 did not tell steps and spacing that were left to the
+model from those that were asked for: left open they were `DEFAULT_SAMPLING`."""
+DEFAULT_SAMPLING = {"steps": 1, "spacing": "trailing"}
 
 Names = tuple[str, ...]
 _RANGES: Names = ("data", "max_depth_m")
+_NOT_ALWAYS_SAID: tuple[Names, ...] = (("processing_px",),)
+"""What the stage sets, and records before it did say nothing of: their jobs go on as they began."""
 UNRECORDED, UNKNOWN = "not recorded", "unknown to this e2eft"
 
 
@@ -52,8 +58,9 @@ def differences(
     """Where a recorded identity and a configuration would give different artifacts.
 
     A field that a record of this version lacks is newer than the record, which then had the field's
-    default. Of version 1 only what it holds is compared, and of that only what is a result, or an
-    input: its URI, since no digest was recorded of what it held.
+    default, or what the field says was `BeforeIt`. Of version 1 only what it holds is compared, and
+    what was before a field; and of that only what is a result, or an input: its URI, since no
+    digest was recorded of what it held.
 
     Args:
         old: `identity()` of the configuration that the artifact was begun with.
@@ -63,6 +70,11 @@ def differences(
     leaves = {leaf.names: leaf for leaf in _leaves(new)}
     if version == 1:
         _translate(recorded, leaves)
+    if version < 3:
+        _leave_open(recorded, leaves)
+    for names in _NOT_ALWAYS_SAID:
+        if names in leaves:
+            recorded.setdefault(names, leaves[names].value)
     replaced = {
         names[:-1]
         for names, leaf in leaves.items()
@@ -73,13 +85,13 @@ def differences(
         # The fields of another kind of source or objective say nothing about this one's.
         if (names[:-1] in replaced and names[-1] != "kind") or not leaf.is_compared(version):
             continue
-        if names not in recorded and version == 1:
+        if names not in recorded and version == 1 and leaf.before is None:
             continue
         asked = leaf.identity(leaf.value, version)
         if names not in recorded and leaf.info.is_required():
             found.append(_incomparable(names, UNRECORDED, asked))
             continue
-        then = recorded[names] if names in recorded else leaf.identity(leaf.default, version)
+        then = recorded[names] if names in recorded else leaf.identity(leaf.unrecorded, version)
         if then != asked:
             found.append(leaf.difference(then, asked))
     for names in recorded:
@@ -121,6 +133,26 @@ def _translate(recorded: dict[Names, Any], leaves: "dict[Names, _Leaf]") -> None
             recorded[_RANGES] = [single] * len(leaf.value)
 
 
+def as_begun(sampling: SamplingConfig, version: int) -> SamplingConfig:
+    """How a job samples that was begun with an identity of this version, if this is asked for."""
+    if version >= 3:
+        return sampling
+    asked = sampling.model_dump()
+    update = {name: value for name, value in DEFAULT_SAMPLING.items() if asked[name] is None}
+    return sampling.model_copy(update=update)
+
+
+def _leave_open(recorded: dict[Names, Any], leaves: "dict[Names, _Leaf]") -> None:
+    """What versions 1 and 2 said of sampling that was left open."""
+    for name, default in DEFAULT_SAMPLING.items():
+        names = ("sampling", name)
+        leaf = leaves.get(names)
+        if leaf is not None and leaf.value is None and recorded.get(names) == default:
+            recorded[names] = None
+    if ("card_digest",) in leaves:
+        recorded[("card_digest",)] = None  # There was no other card than the model's.
+
+
 @dataclass(frozen=True)
 class _Leaf:
     """A field of a configuration that is no configuration itself; values are of JSON."""
@@ -134,6 +166,15 @@ class _Leaf:
     @property
     def default(self) -> Any:
         return _json(self.info.get_default(call_default_factory=True, validated_data={}))
+
+    @property
+    def before(self) -> BeforeIt | None:
+        return next((entry for entry in self.info.metadata if isinstance(entry, BeforeIt)), None)
+
+    @property
+    def unrecorded(self) -> Any:
+        """What a record means that is older than the field."""
+        return self.default if self.before is None else self.before.value
 
     @property
     def is_counted(self) -> bool:

@@ -5,7 +5,19 @@ from typing import Annotated, ClassVar, Literal, Self
 import tyro
 from pydantic import Field, model_validator
 
-from e2eft.config.base import PLACEMENT, RESULT, ByRecipe, Config, Positive, flag, require_multiple
+from e2eft.config.base import (
+    PLACEMENT,
+    RESULT,
+    BeforeIt,
+    ByRecipe,
+    Config,
+    Count,
+    Positive,
+    flag,
+    require_multiple,
+)
+
+SidePx = Annotated[int, Field(gt=0, le=16_384)]
 
 
 class SyntheticSource(Config):
@@ -19,13 +31,15 @@ class SyntheticSource(Config):
     """Scenes to generate."""
     frames_per_scene: Annotated[Positive, RESULT, flag("frames-per-scene")] = 4
     """Viewpoints rendered in each scene."""
-    height: Annotated[Positive, RESULT, flag("height")] = 480
+    height: Annotated[SidePx, RESULT, flag("height")] = 480
     """Image height in pixels, a multiple of 8."""
-    width: Annotated[Positive, RESULT, flag("width")] = 640
+    width: Annotated[SidePx, RESULT, flag("width")] = 640
     """Image width in pixels, a multiple of 8."""
-    seed: Annotated[int, RESULT, flag("seed"), Field(ge=0)] = 0
+    seed: Annotated[Count, RESULT, flag("seed")] = 0
     """Names the scenes: the same seed gives the same bytes. Hold out whole seeds, not frames."""
-    samples_per_pixel: Annotated[Positive, RESULT, flag("samples-per-pixel")] = 32
+    samples_per_pixel: Annotated[
+        int, RESULT, flag("samples-per-pixel"), Field(gt=0, le=2**31 - 1)
+    ] = 32
     """Light paths a pixel of the colour image. Depth and normals always use one ray a pixel
     centre."""
 
@@ -60,10 +74,10 @@ class HypersimSource(Config):
     intrinsics: Annotated[Literal["exact", "marigold"], RESULT, flag("intrinsics")] = "exact"
     """exact: each scene's own camera, tilted lenses included. marigold: focal length 886.81 for
     all, as in that preprocessing, with depth up to 18 % off in some scenes."""
-    height: Annotated[Positive | None, RESULT, flag("height")] = None
+    height: Annotated[SidePx | None, RESULT, flag("height")] = None
     """Resize to this height in pixels, a multiple of 8, with --width. Default: as released, 768 x
     1024. Another shape than 3 : 4 stretches the image, and the intrinsics with it."""
-    width: Annotated[Positive | None, RESULT, flag("width")] = None
+    width: Annotated[SidePx | None, RESULT, flag("width")] = None
     """Resize to this width in pixels, a multiple of 8, with --height."""
 
     @model_validator(mode="after")
@@ -115,6 +129,16 @@ class VirtualKittiSource(Config):
     """Only the first frames of every sequence of a scene. Default: all."""
     benchmark_crop: Annotated[bool, RESULT, flag("benchmark-crop")] = True
     """Crop to KITTI's 1216 x 352 pixels: the bottom rows, the middle columns."""
+    normal_planes: Annotated[
+        Literal["own", "neighbours"] | None,
+        RESULT,
+        BeforeIt("neighbours"),
+        flag("normal-planes"),
+    ] = None
+    """own: a pixel's normal is that of the plane that it lies on itself, unknown where there is
+    none. neighbours: of the plane that most pixels around it lie on, beside a depth edge often
+    another surface's. Default: own; what was begun with the second, as all was once, is finished
+    with it."""
 
 
 TrainingSource = SyntheticSource | HypersimSource | VirtualKittiSource

@@ -12,6 +12,7 @@ from e2eft.config.base import (
     ROUNDING,
     ByRecipe,
     Config,
+    Count,
     Fraction,
     InitialLatent,
     Positive,
@@ -67,7 +68,7 @@ class Diffusion(Config):
     single_step_share: Annotated[float, RESULT, Field(ge=0, lt=1)] = 0.0
     """Share of the samples noised to t = T-1 itself, where the single step happens; the others are
     drawn as `timestep_skew` says."""
-    latent_cache: Annotated[int, ROUNDING, Field(ge=0)] = 0
+    latent_cache: Annotated[Count, ROUNDING] = 0
     """Frames (a mirrored one counts anew) whose latents each worker keeps in memory: the frozen VAE
     is then run once a frame, not once an epoch. A resumed run fills it anew, in other batches, and
     may differ from an undisturbed one in the last bits."""
@@ -90,6 +91,13 @@ class Autoencoding(Config):
     """Share of the frames seen as depth images."""
     normals_share: Annotated[Fraction, RESULT] = 0.2
     """Share of the frames seen as normal maps; the rest are colour images."""
+
+
+def is_conditional(objective: EndToEnd | Diffusion | Autoencoding) -> bool:
+    """Whether the denoiser is given the image beside what it denoises."""
+    return isinstance(objective, EndToEnd) or (
+        isinstance(objective, Diffusion) and objective.conditional
+    )
 
 
 class DataConfig(Config):
@@ -179,7 +187,7 @@ class ScheduleConfig(Config):
 
     max_steps: Annotated[Positive, RESULT, flag("max-steps")] = 20_000
     """Optimizer steps."""
-    warmup_steps: Annotated[int, RESULT, flag("warmup-steps"), Field(ge=0)] = 100
+    warmup_steps: Annotated[Count, RESULT, flag("warmup-steps")] = 100
     """Linear warm-up from zero."""
     final_lr_ratio: Annotated[float, RESULT, Field(gt=0, le=1)] = 0.01
     """Exponential decay reaches this fraction of the peak at --max-steps."""
@@ -225,7 +233,7 @@ class ScalingConfig(Config):
     """CPUs reserved for a worker, and its intra-op threads when it trains on CPU."""
     use_gpu: Annotated[Literal["auto", "yes", "no"], ROUNDING, flag("use-gpu")] = "auto"
     """auto: one GPU a worker if the cluster has any."""
-    max_failures: Annotated[int, PLACEMENT, Field(ge=0)] = 3
+    max_failures: Annotated[Count, PLACEMENT] = 3
     """Times the worker group is restarted from the last checkpoint after a failure."""
     hang_timeout_s: Annotated[float, PLACEMENT, Field(gt=0)] = 600.0
     """Seconds a worker may wait for one thing, its data, its base model, or (half as long again)
@@ -249,7 +257,7 @@ class PanelConfig(Config):
 
     every_steps: Annotated[Positive, PLACEMENT, flag("panel-every")] = 500
     """Optimizer steps between panels."""
-    frames: Annotated[int, PLACEMENT, flag("panel-frames"), Field(ge=0)] = 4
+    frames: Annotated[Count, PLACEMENT, flag("panel-frames")] = 4
     """Frames in a panel, the first of each dataset in turn. 0: no panels."""
     uris: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], PLACEMENT, flag("panel-data")] = ()
     """Shards of the panel's frames. Default: the training data."""
@@ -282,7 +290,7 @@ class TrainConfig(Config):
     """Store the trained model's weights as fp16."""
     panel: PanelConfig = PanelConfig()
     tracking: TrackingConfig = TrackingConfig()
-    seed: Annotated[int, RESULT, Field(ge=0)] = 0
+    seed: Annotated[Count, RESULT] = 0
     """Names the run: the order of samples, flips, noise and timesteps follow from it."""
     register_as: Annotated[str | None, PLACEMENT, flag("register")] = None
     """Register the trained model in MLflow under this name."""

@@ -1,12 +1,13 @@
-"""What a labelling job will label: the plan, frozen before any work, and how its images are read.
+"""What a labelling job will label: the plan, frozen before any work.
 
 The plan names every image, its part and the names of its files, so a job that is killed and run
 again, anywhere, cuts the same corpus in the same way although the folder may have grown meanwhile.
 """
 
-import hashlib
 import io
 import json
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from e2eft.artifacts import FORMAT, MANIFEST, Artifact
-from e2eft.data.shards import ROWS_PER_GROUP, open_shards
-from e2eft.data.sources.images import ImageError, ListedImage, list_images, with_output_names
-from e2eft.errors import (
-    DamagedError,
-    DeniedError,
-    E2eftError,
-    MissingError,
-    StorageError,
-    UnreachableError,
+from e2eft.data.mistaken import what_else
+from e2eft.data.shards import open_shards
+from e2eft.data.sources.images import (
+    ListedImage,
+    list_images,
+    unread_format,
+    with_output_names,
 )
+from e2eft.errors import DamagedError, E2eftError
 from e2eft.storage import LocalStore, Store, open_store, resolved
 
 PLAN = "plan/images.parquet"
@@ -42,6 +42,15 @@ PLAN_SCHEMA = pa.schema(
 )
 """index: position in the order of keys; part: its unit of work; name: stem of its label files;
 reason: why it is refused unread, or ""; shard, row: its place in a shards artifact, or "", 0."""
+PLAN_GROUP = 8192
+"""Rows of a plan that are read if one of them is."""
+
+
+FULL_DECODING, SCALED_DECODING, RANGED_DECODING = 1, 2, 3
+"""Versions of how images are decoded on their way to a size at which a model sees them: all of
+their pixels; JPEGs at the smallest of their decoder's scales that has as many; and colour of 16
+bits that fills little of its range scaled from that. Since the last, files of formats that are not
+read have rows of their own."""
 
 
 class CorpusError(E2eftError):
@@ -54,12 +63,15 @@ class Corpus:
 
     excluded: how many files were passed over, by reason.
     shards: the artifact they come from, if they are no plain folder.
+    decoding: its version, frozen with the plan. Shards, whose labels are scored, are decoded in
+        full.
     """
 
     uri: str
     plan: pa.Table
     excluded: dict[str, int]
     shards: Artifact | None = None
+    decoding: int = FULL_DECODING
 
     def __len__(self) -> int:
         return self.plan.num_rows
@@ -67,10 +79,6 @@ class Corpus:
     @property
     def parts(self) -> int:
         return int(self.plan["part"][-1].as_py()) + 1 if len(self) else 0
-
-    def part(self, number: int, images_per_part: int) -> list[dict[str, Any]]:
-        """The plan's rows of one part."""
-        return self.plan.slice(number * images_per_part, images_per_part).to_pylist()
 
 
 def check_apart(images_uri: str, out_uri: str) -> None:
@@ -106,11 +114,74 @@ def survey(uri: str, images_per_part: int) -> Corpus:
         ]
         artifact, excluded = None, listing.excluded
     if not rows:
+        if said := what_else(uri):
+            raise CorpusError(f"--images {said}")
         passed = ", ".join(f"{count} {reason}" for reason, count in excluded.items()) or "nothing"
         raise CorpusError(f"no images at {uri}; found there: {passed}")
+    _require_read(uri, [row["key"] for row in rows if artifact is None])
     for index, row in enumerate(rows):
         row.update(index=index, part=index // images_per_part)
-    return Corpus(store.uri, pa.Table.from_pylist(rows, PLAN_SCHEMA), excluded, artifact)
+    decoding = RANGED_DECODING if artifact is None else FULL_DECODING
+    plan = pa.Table.from_pylist(rows, PLAN_SCHEMA)
+    return Corpus(store.uri, plan, excluded, artifact, decoding)
+
+
+def _require_read(uri: str, keys: list[str]) -> None:
+    """Raises CorpusError if every one of some files is of a format that is not read."""
+    formats = Counter(unread_format(key) for key in keys)
+    if formats and not formats[""]:
+        found = ", ".join(f"{count} {name}" for name, count in sorted(formats.items()) if name)
+        raise CorpusError(
+            f"no images at {uri} that can be read; found there: {found}; convert them to PNG or "
+            "JPEG first"
+        )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Images that are new in a folder, gone from it, or of another size than they had."""
+
+    new: int
+    gone: int
+    changed: int
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.gone or self.changed)
+
+    def __str__(self) -> str:
+        counts = (self.new, "new"), (self.gone, "gone"), (self.changed, "changed in size")
+        return ", ".join(f"{count} {what}" for count, what in counts if count)
+
+
+def changes_since(store: Store, images: str, later: Collection[str] = ()) -> Changes:
+    """How a folder of images differs from the plan that was made of it; shards never do, nor does a
+    folder of which nothing is left.
+
+    Args:
+        later: keys of images that were read later than they were listed, as they were then.
+
+    Raises:
+        StorageError: if either cannot be read.
+    """
+    plan = _read_plan(store)
+    if _is_of_shards(plan):
+        return Changes(0, 0, 0)
+    listed_all = _decoding_of(plan) >= RANGED_DECODING
+    now = {
+        image.key: image.size_bytes
+        for image in list_images(open_store(images)).images
+        if listed_all or not unread_format(image.key)
+    }
+    if not now:
+        return Changes(0, 0, 0)
+    sizes = plan.select(["key", "size_bytes"]).to_pydict()
+    then = dict(zip(sizes["key"], sizes["size_bytes"], strict=True))
+    both = then.keys() & now.keys()
+    return Changes(
+        new=len(now.keys() - then.keys()),
+        gone=len(then.keys() - now.keys()),
+        changed=sum(then[key] != now[key] for key in both if key not in later),
+    )
 
 
 def is_artifact(store: Store) -> bool:
@@ -155,10 +226,40 @@ def _list_shards(uri: str) -> tuple[list[dict[str, Any]], Artifact]:
 
 def encode_plan(corpus: Corpus) -> bytes:
     """The plan as `read_plan` reads it: Parquet, with what was passed over in its metadata."""
-    facts = {"excluded": json.dumps(corpus.excluded), "images": corpus.uri}
+    facts = {
+        "excluded": json.dumps(corpus.excluded),
+        "images": corpus.uri,
+        "decoding": str(corpus.decoding),
+    }
     sink = io.BytesIO()
-    pq.write_table(corpus.plan.replace_schema_metadata(facts), sink, compression="zstd")
+    plan = corpus.plan.replace_schema_metadata(facts)
+    pq.write_table(plan, sink, compression="zstd", row_group_size=PLAN_GROUP)
     return sink.getvalue()
+
+
+def planned_rows(store: Store, start: int, stop: int) -> list[dict[str, Any]]:
+    """The rows of the plan at `store` from `start` up to `stop`; of a long one, little else is
+    read.
+
+    Raises:
+        MissingError, DamagedError: as `read_plan`.
+    """
+    found: list[dict[str, Any]] = []
+    with store.open(PLAN) as file:
+        try:
+            plan, first = pq.ParquetFile(file), 0
+            for group in range(plan.num_row_groups):
+                rows = plan.metadata.row_group(group).num_rows
+                if first < stop and start < first + rows:
+                    offset = max(0, start - first)
+                    table = plan.read_row_group(group).cast(PLAN_SCHEMA)
+                    found += table.slice(offset, stop - first - offset).to_pylist()
+                first += rows
+        except (pa.ArrowException, ValueError) as error:
+            raise _no_plan(store, error) from None
+    if len(found) != stop - start:
+        raise _no_plan(store, ValueError(f"it ends before image {stop}"))
+    return found
 
 
 def read_plan(store: Store, images: str) -> Corpus:
@@ -168,62 +269,43 @@ def read_plan(store: Store, images: str) -> Corpus:
     Raises:
         MissingError: if there is none.
         DamagedError: if the file is no plan.
+        CorpusError: if a newer program made it.
     """
+    table = _read_plan(store)
+    try:
+        facts = table.schema.metadata or {}
+        excluded, uri = json.loads(facts[b"excluded"]), facts[b"images"].decode()
+        decoding = _decoding_of(table)
+    except (KeyError, ValueError) as error:
+        raise _no_plan(store, error) from None
+    table = table.replace_schema_metadata(None)
+    shards = open_shards(images).artifact if _is_of_shards(table) else None
+    if decoding > RANGED_DECODING:
+        raise CorpusError(
+            f"{store.uri}/{PLAN} asks for decoding {decoding}, this program knows up to "
+            f"{RANGED_DECODING}; upgrade e2eft"
+        )
+    return Corpus(uri, table, excluded, shards, decoding)
+
+
+def _read_plan(store: Store) -> pa.Table:
     try:
         read = pq.read_table(io.BytesIO(store.read(PLAN)))
-        facts, table = read.schema.metadata or {}, read.cast(PLAN_SCHEMA)
-        excluded, uri = json.loads(facts[b"excluded"]), facts[b"images"].decode()
-    except (pa.ArrowException, KeyError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise DamagedError(
-            f"{store.uri}/{PLAN} is no plan ({why}); put back what was there, or --overwrite"
-        ) from None
-    shards = open_shards(images).artifact if len(table) and table["shard"][0].as_py() else None
-    return Corpus(uri, table, excluded, shards)
+        return read.cast(PLAN_SCHEMA.with_metadata(read.schema.metadata))
+    except (pa.ArrowException, ValueError) as error:
+        raise _no_plan(store, error) from None
 
 
-def read_image(store: Store, row: dict[str, Any]) -> bytes:
-    """The encoded image that a row of the plan means.
-
-    Raises:
-        ImageError: the reason that the plan gives, or read_missing, read_denied, read_failed,
-            source_changed.
-        UnreachableError: if the store itself does not answer: no image's fault, and worth a retry.
-    """
-    if row["reason"]:
-        raise ImageError(row["reason"], row["key"])
-    if row["shard"]:
-        return _read_from_shard(store, row["shard"], row["row"])
-    try:
-        content = store.read(row["key"])
-    except UnreachableError:
-        raise
-    except StorageError as error:
-        reason = next(
-            (r for kind, r in _PER_IMAGE.items() if isinstance(error, kind)), "read_failed"
-        )
-        raise ImageError(reason, str(error)) from error
-    if len(content) != row["size_bytes"]:
-        raise ImageError(
-            "source_changed", f"{len(content)} bytes, {row['size_bytes']} when it was listed"
-        )
-    return content
+def _decoding_of(plan: pa.Table) -> int:
+    return int((plan.schema.metadata or {}).get(b"decoding", FULL_DECODING))
 
 
-_PER_IMAGE: dict[type[StorageError], str] = {
-    MissingError: "read_missing",
-    DeniedError: "read_denied",
-}
+def _is_of_shards(plan: pa.Table) -> bool:
+    return len(plan) > 0 and bool(plan["shard"][0].as_py())
 
 
-def _read_from_shard(store: Store, path: str, row: int) -> bytes:
-    group, offset = divmod(row, ROWS_PER_GROUP)
-    with store.open(path) as file:
-        column = pq.ParquetFile(file).read_row_group(group, columns=["rgb"])["rgb"]
-    return column[offset].as_py()["bytes"]
-
-
-def content_seed(content: bytes, seed: int) -> int:
-    """Names an image's initial noise by its encoded content, whatever it is batched with."""
-    digest = hashlib.sha256(seed.to_bytes(8, "little", signed=True) + content).digest()
-    return int.from_bytes(digest[:8], "little") >> 2
+def _no_plan(store: Store, error: Exception) -> DamagedError:
+    why = " ".join(str(error).split())
+    return DamagedError(
+        f"{store.uri}/{PLAN} is no plan ({why}); put back what was there, or --overwrite"
+    )

@@ -1,22 +1,26 @@
 """Labels that another program wrote: a tree of .npy or .png files beside the images' own tree.
 
 depth     .npy float [h w], [1 h w] or [h w 1]; .png 16-bit, 65535 x the value
-normals   .npy float [h w 3] or [3 h w]; .png 8-bit, 127.5 (n + 1); in axes that the user names
+normals   .npy float [h w 3] or [3 h w]; .png 8-bit, 127.5 (n + 1); of length 1, or 0 where they
+          are unknown; in axes that the user names
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from e2eft.artifacts import Parent
-from e2eft.data.labels import DEPTH_CODES, OK, blank_row, decode_npy
-from e2eft.geometry.normals import Axes, convert_axes
-from e2eft.storage import Store, open_store
+from e2eft.data.label_codecs import DEPTH_CODES
+from e2eft.data.labels import OK, blank_row
+from e2eft.data.mistaken import what_else
+from e2eft.data.npy import decode_npy
+from e2eft.data.sources.decoder import load_picture
+from e2eft.data.sources.pixels import MAX_PIXELS
+from e2eft.geometry.normals import Axes, convert_axes, lengths_of, why_not_normals
+from e2eft.storage import MissingError, Store, open_store
 from e2eft.storage.base import Found
 
 ENDINGS = (".npy", ".png")
@@ -86,18 +90,17 @@ class LabelTree:
         """As `LabelIndex.read`; depth has whatever range the file has.
 
         Raises:
-            ValueError: for a file of another type or shape.
+            ValueError: for a file of another type or shape, or normals that are none.
         """
         path = row["npy_path"] or row[f"{self.task}_path"]
         content = self.store.read(path)
         values = decode_npy(content) if path.endswith(".npy") else self._decode_png(content, path)
         if not np.issubdtype(values.dtype, np.floating):
             raise ValueError(f"{path} holds {values.dtype}, expected floating point")
-        values = values.astype(np.float32)
         return self._normals(values, path) if self.task == "normals" else _depth(values, path)
 
     def _decode_png(self, content: bytes, path: str) -> np.ndarray:
-        codes = np.asarray(Image.open(io.BytesIO(content)))
+        codes = np.asarray(load_picture(content, MAX_PIXELS))
         if self.task == "depth":
             if codes.dtype not in (np.uint16, np.int32) or codes.ndim != 2:
                 raise ValueError(f"{path} is {codes.dtype} {codes.shape}, expected 16-bit grey")
@@ -113,12 +116,18 @@ class LabelTree:
             values = np.moveaxis(values, 0, -1)
         if values.ndim != 3 or values.shape[2] != 3:
             raise ValueError(f"{path} has shape {values.shape}, expected [h w 3] or [3 h w]")
-        values = convert_axes(np.ascontiguousarray(values), self.axes, "opencv")
-        length = np.linalg.norm(values, axis=-1, keepdims=True)
-        return np.where(length > 0, values / np.where(length > 0, length, 1), np.float32(np.nan))
+        values = values.astype(np.float64)
+        if reason := why_not_normals(values):
+            raise ValueError(f"{path}: {reason}")
+        length = lengths_of(values)[..., None]
+        known = np.isfinite(length) & (length > 0)
+        unit = np.divide(values, length, out=np.full_like(values, np.nan), where=known)
+        return convert_axes(unit.astype(np.float32), self.axes, "opencv")
 
 
 def _depth(values: np.ndarray, path: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     squeezed = values.reshape([side for side in values.shape if side != 1] or [1])
     if values.ndim == 2:
         return values
@@ -128,14 +137,16 @@ def _depth(values: np.ndarray, path: str) -> np.ndarray:
 
 
 def customary_paths(key: str) -> Iterator[str]:
-    """Where a label of `folder/rgb_0046` is looked for: the key itself, then Marigold's names:
-    `pred_` before it, or in place of what precedes the first `_`, or for `_rgb` at its end."""
+    """Where a label of `folder/rgb_0046` is looked for: an array of the key itself, then Marigold's
+    names: `pred_` before it, or in place of what precedes the first `_`, or `_pred` behind it, or
+    for `_rgb` or `_img` at its end; last a picture of the key itself, which may be the image."""
     folder, slash, name = key.rpartition("/")
-    stems = [name, f"pred_{name}", f"pred_{name.partition('_')[2] or name}"]
-    stems.append(f"{name.removesuffix('_rgb')}_pred")
-    for stem in dict.fromkeys(stems):
-        for ending in ENDINGS:
-            yield f"{folder}{slash}{stem}{ending}"
+    bare = name.removesuffix("_rgb").removesuffix("_img")
+    stems = [f"pred_{name}", f"pred_{name.partition('_')[2] or name}", f"{bare}_pred"]
+    stems.append(f"{name}_pred")
+    named = [f"{stem}{ending}" for stem in dict.fromkeys(stems) for ending in ENDINGS]
+    for file in (f"{name}.npy", *named, f"{name}.png"):
+        yield f"{folder}{slash}{file}"
 
 
 def open_label_tree(uri: str, kind: str, axes: Axes, pattern: str | None) -> LabelTree:
@@ -143,7 +154,8 @@ def open_label_tree(uri: str, kind: str, axes: Axes, pattern: str | None) -> Lab
 
     Raises:
         ValueError: for a pattern with unknown fields.
-        StorageError: if nothing can be listed there.
+        MissingError: if there is no such folder, or nothing in it.
+        StorageError: if it cannot be listed.
     """
     if pattern is not None:
         try:
@@ -152,4 +164,8 @@ def open_label_tree(uri: str, kind: str, axes: Axes, pattern: str | None) -> Lab
             raise ValueError(
                 f"--labels-pattern {pattern!r}: {error!r}; use {{key}}, {{folder}} and {{name}}"
             ) from None
-    return LabelTree(open_store(uri), kind, axes, pattern)
+    store = open_store(uri)
+    if next(store.scan(), None) is None:
+        said = what_else(uri, "labels") or f"{uri} is not there, or holds no file"
+        raise MissingError(f"--labels {said}")
+    return LabelTree(store, kind, axes, pattern)

@@ -1,4 +1,4 @@
-"""Label files and their index: how they are written, and how they are read without model or Ray.
+"""Labels and their index: where they lie, and how they are read without model or Ray.
 
     depth/NAME.png          16-bit: 65535 x affine-invariant linear depth, 0 near, 1 far
     normals/NAME.png        8-bit: 127.5 (n + 1), rounded, right-up-viewer axes; (0, 0, 0) unknown
@@ -6,6 +6,7 @@
     npy/NAME.normals.npy    float32 [h w 3], unit normals in OpenCV camera axes; NaN unknown
     preview/NAME.jpg        depth in colours, for people only
     index/part-NNNNNN.parquet   one row for every planned image: what became of it, and why
+    retried/NNNNNN.parquet      rows that count instead, of images that were tried again
 
 A label lies on the upright image pixel by pixel, at its full size. Every PNG says in its text
 chunks what its numbers mean. A part's index is written after all of its files: if it is there, they
@@ -21,50 +22,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, sha256
-from e2eft.data.resize import resize_depth
+from e2eft.data.label_codecs import (
+    CONVENTIONS,
+    decode_depth_png,
+    decode_normals_png,
+    is_label_shape,
+)
+from e2eft.data.npy import decode_npy
 from e2eft.errors import DamagedError
 from e2eft.storage import Store
-from e2eft.views.colour import colour_depth, colour_normals
 
 KIND = "labels"
 LABEL_SCHEMA_VERSION = 1
 JOB_KEY = b"e2eft_job"
 """In a part's metadata: the digest of the job that made it."""
 OK, DEGRADED, REJECTED = "ok", "ok_degraded", "rejected"
-DEPTH_CODES = 65535
-COMPRESS_LEVEL = 1
-"""Pillow's default of 6 takes eight times as long to save 6 %."""
-PREVIEW_SIDE_PX = 1024
-PREVIEW_QUALITY = 90
-
-DEPTH_COLUMN, NORMALS_COLUMN = "depth_affine", "normals_cam"
-"""What tasks call the arrays of their labels."""
-
-CONVENTIONS: dict[str, dict[str, str]] = {
-    "depth": {
-        "kind": "affine_depth",
-        "encoding": "linear uint16: depth = value / 65535",
-        "convention": "0 near, 1 far; linear in depth (not disparity), unknown scale and shift",
-        "unit": "none",
-        "geometry": "planar z",
-        "invalid": "none",
-    },
-    "normals": {
-        "kind": "normals",
-        "encoding": "uint8: n = value / 127.5 - 1",
-        "convention": "unit vectors facing the camera",
-        "axes": "right-up-viewer: x right, y up, z to the viewer",
-        "npy_axes": "opencv: x right, y down, z forward",
-        "unit": "none",
-        "invalid": "0 0 0",
-    },
-}
-"""What the numbers in a label mean, by task: text chunks of the PNG and part of the manifest."""
 
 
 def _column(name: str, kind: pa.DataType) -> pa.Field:
@@ -116,75 +92,14 @@ def part_path(part: int) -> str:
     return f"index/part-{part:06d}.parquet"
 
 
-def encode_index(rows: list[dict[str, Any]], job: str = "") -> bytes:
+def encode_index(rows: pa.Table, job: str = "") -> bytes:
     """Index rows as one Parquet file, sorted by index. job: digest of what it was made for."""
-    table = pa.Table.from_pylist(sorted(rows, key=lambda row: row["index"]), INDEX_SCHEMA)
+    table = rows.cast(INDEX_SCHEMA).sort_by("index").combine_chunks()
     if job:
         table = table.replace_schema_metadata({JOB_KEY: job})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
-
-
-def _png(pixels: np.ndarray, text: dict[str, str]) -> bytes:
-    chunks = PngInfo()
-    for name, value in text.items():
-        chunks.add_text(name, value)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=chunks)
-    return buffer.getvalue()
-
-
-def encode_depth_png(depth: np.ndarray, text: dict[str, str]) -> bytes:
-    """float32 `[h w]` in [0, 1], all finite -> 16-bit PNG, to 1/131070."""
-    assert np.isfinite(depth).all()
-    codes = np.rint(np.clip(depth, 0, 1).astype(np.float64) * DEPTH_CODES).astype(np.uint16)
-    return _png(codes, CONVENTIONS["depth"] | text)
-
-
-def decode_depth_png(content: bytes) -> np.ndarray:
-    """The inverse of `encode_depth_png`: float32 `[h w]`."""
-    return (np.asarray(Image.open(io.BytesIO(content))) / DEPTH_CODES).astype(np.float32)
-
-
-def encode_normals_png(normals_cam: np.ndarray, text: dict[str, str]) -> bytes:
-    """float32 `[h w 3]` in OpenCV axes, NaN unknown -> 8-bit PNG in right-up-viewer axes.
-
-    Rounding costs at most 0.4 degrees.
-    """
-    return _png(colour_normals(normals_cam), CONVENTIONS["normals"] | text)
-
-
-def decode_normals_png(content: bytes) -> np.ndarray:
-    """The inverse of `encode_normals_png`: float32 `[h w 3]` in OpenCV axes, unit, NaN unknown."""
-    codes = np.asarray(Image.open(io.BytesIO(content)))
-    normals = (codes / 127.5 - 1) * (1.0, -1.0, -1.0)
-    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    normals[(codes == 0).all(axis=-1)] = np.nan
-    return normals.astype(np.float32)
-
-
-def encode_npy(array: np.ndarray) -> bytes:
-    """An array as a .npy file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def decode_npy(content: bytes) -> np.ndarray:
-    """The inverse of `encode_npy`."""
-    return np.load(io.BytesIO(content), allow_pickle=False)
-
-
-def encode_preview(depth: np.ndarray) -> bytes:
-    """Depth in colours over its own 2 % to 98 % range, at most PREVIEW_SIDE_PX a side, as JPEG."""
-    height, width = depth.shape
-    shrink = min(1.0, PREVIEW_SIDE_PX / max(height, width))
-    size = max(1, round(height * shrink)), max(1, round(width * shrink))
-    buffer = io.BytesIO()
-    picture = Image.fromarray(colour_depth(resize_depth(depth, size)))
-    picture.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -219,8 +134,9 @@ class LabelIndex:
 
     @cached_property
     def table(self) -> pa.Table:
-        """Every row of the index, INDEX_SCHEMA, by index."""
-        return read_index(self.store)
+        """Every row of the index, INDEX_SCHEMA, by index; of images that were tried again, the row
+        of the newest generation in which that changed anything."""
+        return with_rows(read_index(self.store), retried_rows(self.artifact))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row of the index."""
@@ -247,6 +163,7 @@ class LabelIndex:
         Raises:
             ArtifactError: if that image was rejected.
             StorageError: if the file is gone.
+            ValueError: if it is damaged, or no label of its task.
         """
         return read_label(self.store, row)
 
@@ -254,7 +171,12 @@ class LabelIndex:
 def read_label(store: Store, row: dict[str, Any]) -> np.ndarray:
     """See `LabelIndex.read`."""
     if row["npy_path"]:
-        return decode_npy(store.read(row["npy_path"]))
+        label = decode_npy(store.read(row["npy_path"]))
+        if label.dtype.kind != "f" or not is_label_shape(
+            label.shape, 3 if row["normals_path"] else 2
+        ):
+            raise ValueError(f"{row['npy_path']} is {label.dtype} {label.shape}, which is no label")
+        return label
     if row["depth_path"]:
         return decode_depth_png(store.read(row["depth_path"]))
     if row["normals_path"]:
@@ -286,6 +208,27 @@ def read_index(store: Store, job: str = "") -> pa.Table:
     return pa.concat_tables(
         [table.cast(INDEX_SCHEMA) for table in tables] or [INDEX_SCHEMA.empty_table()]
     )
+
+
+def retried_path(generation: int) -> str:
+    """The name of the index rows that a later generation changes."""
+    return f"retried/{generation:06d}.parquet"
+
+
+def retried_rows(labels: Artifact) -> pa.Table:
+    """The index rows that later generations have changed, each as in the newest of them."""
+    rows = INDEX_SCHEMA.empty_table()
+    named = ((file.called, file.path) for file in labels.files)
+    for name, path in sorted(named):
+        if name.startswith("retried/"):
+            rows = with_rows(rows, _index_part(labels.store, path).cast(INDEX_SCHEMA))
+    return rows
+
+
+def with_rows(table: pa.Table, changed: pa.Table) -> pa.Table:
+    """An index with some of its rows changed; both of INDEX_SCHEMA."""
+    kept = table.filter(~pc.field("index").isin(changed["index"].to_pylist()))
+    return pa.concat_tables([kept, changed]).sort_by("index")
 
 
 def _index_part(store: Store, path: str) -> pa.Table:

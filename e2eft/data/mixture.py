@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from e2eft.artifacts import ArtifactError
 from e2eft.data.batches import SamplingPlan
 from e2eft.data.shards import SCHEMA, ShardIndex
 from e2eft.data.sources import supervised_range_m
@@ -21,6 +22,22 @@ def depth_ranges_m(given: Sequence[float], shards: list[ShardIndex]) -> tuple[fl
     if given:
         return tuple(given)
     return tuple(supervised_range_m(index.artifact.details.get("source", "")) for index in shards)
+
+
+def require_one_making(shards: Sequence[ShardIndex], task: str) -> None:
+    """Raises ArtifactError if frames of one source come with normals that were made in two ways."""
+    if task != "normals":
+        return
+    first: dict[str, ShardIndex] = {}
+    for index in shards:
+        other = first.setdefault(index.artifact.details.get("source", ""), index)
+        then, now = (one.artifact.details.get("provenance", {}).get("normals")
+                     for one in (other, index))  # fmt: skip
+        if then != now:
+            raise ArtifactError(
+                f"{other.artifact.uri} has normals made as {then!r}, {index.artifact.uri} as "
+                f"{now!r}: prepare one of them again in the other's way, or train without it"
+            )
 
 
 def longest_side_px(plan: SamplingPlan, shards: list[ShardIndex]) -> int:

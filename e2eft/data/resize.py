@@ -7,6 +7,8 @@ interpolation in PyTorch), so nothing aliases.
 import numpy as np
 from PIL import Image
 
+STRIP_ROWS = 64
+"""Of normals that are worked on at a time, so that a large map needs little more than itself."""
 _BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -43,7 +45,11 @@ def resize_normals(normals_cam: np.ndarray, size: tuple[int, int]) -> np.ndarray
     if normals_cam.shape[:2] == size:
         return normals_cam
     known = np.nan_to_num(normals_cam)
-    channels = [np.ascontiguousarray(known[..., axis]) for axis in range(3)]
-    resized = np.stack([resize_depth(channel, size) for channel in channels], axis=-1)
-    length = np.linalg.norm(resized, axis=-1, keepdims=True)
-    return np.where(length > 1e-6, resized / np.maximum(length, 1e-6), np.float32(np.nan))
+    resized = np.empty((*size, 3), np.float32)
+    for axis in range(3):
+        resized[..., axis] = resize_depth(np.ascontiguousarray(known[..., axis]), size)
+    for top in range(0, size[0], STRIP_ROWS):
+        rows = resized[top : top + STRIP_ROWS]
+        length = np.linalg.norm(rows, axis=-1, keepdims=True)
+        rows[...] = np.where(length > 1e-6, rows / np.maximum(length, 1e-6), np.float32(np.nan))
+    return resized

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from e2eft.errors import E2eftError
-from e2eft.geometry.camera import pixel_rays
+from e2eft.geometry.camera import has_rays, pixel_rays
 
 MIN_DEPTH_M = 0.01
 MAX_DEPTH_M = 655.36
@@ -30,9 +30,10 @@ class Promise:
 
     depth: a finite depth somewhere.
     normals: a normal somewhere.
-    away_share: part of a frame's normals that may face away from the camera: none where they are
-        made from exact geometry. Annotated ones may do so at grazing surfaces; an evaluation keeps
-        them as they are published, and more than this share means that their axes were mistaken.
+    away_share: part of the dataset's normals that may face away from the camera. None where they
+        are made from exact geometry: a single one rejects its frame. An evaluation keeps annotated
+        ones as they are published, in every frame; more than this share of all frames' together
+        means that their axes were mistaken.
     """
 
     depth: bool = True
@@ -42,6 +43,8 @@ class Promise:
 
 DEPTH = Promise()
 ANNOTATED_NORMALS = Promise(depth=False, normals=True, away_share=0.25)
+DRAWN_NORMALS = Promise(depth=False, normals=True, away_share=1)
+"""Drawn on photographs, without regard to a camera: any of them may face away from it."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def check_sample(sample: Sample, promise: Promise = DEPTH) -> Sample:
 
     Raises:
         SampleError: with reason `wrong_shape`, `wrong_dtype`, `no_valid_depth`, `no_valid_normal`,
-            `depth_out_of_range`, `camera_half_known`, `normals_not_unit` or `normals_face_away`.
+            `depth_out_of_range`, `camera_half_known`, `camera_without_rays`, `normals_not_unit` or
+            `normals_face_away`.
     """
     height, width = sample.size
     expected = {
@@ -135,9 +139,14 @@ def check_sample(sample: Sample, promise: Promise = DEPTH) -> Sample:
             raise SampleError("wrong_shape", f"{name} is {array.shape}, expected {shape}")
         if array.dtype != dtype:
             raise SampleError("wrong_dtype", f"{name} is {array.dtype}, expected {np.dtype(dtype)}")
-    known = np.isfinite(sample.intrinsics_px)
-    if known.any() and not known.all():
+    known = bool(np.isfinite(sample.intrinsics_px).all())
+    if not known and not np.isnan(sample.intrinsics_px).all():
         raise SampleError("camera_half_known", "intrinsics_px must be all finite or all NaN")
+    if known and not has_rays(sample.intrinsics_px, height, width):
+        raise SampleError(
+            "camera_without_rays",
+            f"intrinsics_px {sample.intrinsics_px.tolist()} has no ray through every pixel",
+        )
     _check_depth(sample.depth_m, promise)
     _check_normals(sample, promise)
     return sample
@@ -166,12 +175,17 @@ def _check_normals(sample: Sample, promise: Promise) -> None:
         return
     if (np.abs(length - 1) > 1e-3).any():
         raise SampleError("normals_not_unit", "a normal's length differs from 1 by more than 1e-3")
-    if not np.isfinite(sample.intrinsics_px).all():
-        return
-    rays = pixel_rays(sample.intrinsics_px, *sample.size)
-    away = np.einsum("hwc,hwc->hw", sample.normals_cam, rays) > 1e-3
-    if away.sum() > promise.away_share * known:
-        share = float(away.sum() / known)
+    if not promise.away_share and (away := count_away(sample)):
         raise SampleError(
-            "normals_face_away", f"{share:.2%} of the normals point away from the camera"
+            "normals_face_away", f"{away / known:.2%} of the normals point away from the camera"
         )
+
+
+def count_away(sample: Sample, stride: int = 1) -> int:
+    """Normals that point away from the camera, among every n-th pixel of every n-th row; none
+    without a camera."""
+    if not np.isfinite(sample.intrinsics_px).all():
+        return 0
+    rays = pixel_rays(sample.intrinsics_px, *sample.size)[::stride, ::stride]
+    towards = np.einsum("hwc,hwc->hw", sample.normals_cam[::stride, ::stride], rays)
+    return int((towards > 1e-3).sum())

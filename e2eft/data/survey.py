@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from e2eft.data.sample import Promise, Sample
+from e2eft.data.sample import Promise, Sample, count_away, is_constant
 
 DEPTH_EDGES_M = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 656)
 STRIDE = 4
 """Of pixels, every fourth of every fourth row is looked at."""
 BAR = 40
+_REMARKS = ("normals_away", "one_colour")
+_NAMED = 5
 
 
 @dataclass
@@ -21,8 +24,9 @@ class Survey:
     """Frames by scene and by size (`HEIGHT x WIDTH`), and pixels by depth.
 
     depth_counts: pixels in each interval of DEPTH_EDGES_M.
-    pixels, unknown, sky, normals_unknown: all that were looked at; without depth; at infinity;
-        without a normal.
+    pixels, unknown, sky, normals_unknown, normals_away: all that were looked at; without depth; at
+        infinity; without a normal; with one that faces away from the camera.
+    one_colour: keys of frames whose image is black throughout, or of one other colour.
     """
 
     scenes: dict[str, int] = field(default_factory=dict)
@@ -32,12 +36,14 @@ class Survey:
     unknown: int = 0
     sky: int = 0
     normals_unknown: int = 0
+    normals_away: int = 0
+    one_colour: list[str] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
         """Counts one checked frame."""
         height, width = sample.size
         depth_m = sample.depth_m[::STRIDE, ::STRIDE]
-        known = np.isfinite(depth_m)
+        known, normals_cam = np.isfinite(depth_m), sample.normals_cam[::STRIDE, ::STRIDE]
         counts, _ = np.histogram(depth_m[known], DEPTH_EDGES_M)
         self.merge(
             Survey(
@@ -47,9 +53,9 @@ class Survey:
                 pixels=depth_m.size,
                 unknown=int(np.isnan(depth_m).sum()),
                 sky=int(np.isposinf(depth_m).sum()),
-                normals_unknown=int(
-                    np.isnan(sample.normals_cam[::STRIDE, ::STRIDE]).any(axis=-1).sum()
-                ),
+                normals_unknown=int(np.isnan(normals_cam).any(axis=-1).sum()),
+                normals_away=0 if is_constant(normals_cam) else count_away(sample, STRIDE),
+                one_colour=[sample.key] if _is_one_colour(sample.rgb) else [],
             )
         )
 
@@ -63,6 +69,12 @@ class Survey:
         self.unknown += other.unknown
         self.sky += other.sky
         self.normals_unknown += other.normals_unknown
+        self.normals_away += other.normals_away
+        self.one_colour = [*self.one_colour, *other.one_colour]
+
+    def away_share(self) -> float:
+        """Part of the known normals that faces away from the camera."""
+        return self.normals_away / max(1, self.pixels - self.normals_unknown)
 
     def truth(self, promise: Promise) -> list[str]:
         """What there is to learn from, `depth`, `normals` or both: what is promised, since pixels
@@ -74,7 +86,36 @@ class Survey:
         return [name for name, known in there.items() if known]
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Remarks are left out where there are none: a dataset without any keeps its digest."""
+        facts = asdict(self)
+        return {name: value for name, value in facts.items() if value or name not in _REMARKS}
+
+    def remarks(self) -> list[str]:
+        """What should not go unnoticed, in sentences."""
+        found: list[str] = []
+        if self.normals_away:
+            found.append(f"{self.away_share():.1%} of the normals face away from the camera.")
+        if self.one_colour:
+            named = ", ".join(self.one_colour[:_NAMED])
+            more = len(self.one_colour) - _NAMED
+            found.append(
+                f"{len(self.one_colour)} images are black or of one other colour: {named}"
+                + (f" and {more} more." if more > 0 else ".")
+            )
+        return found
+
+
+def _is_one_colour(rgb: np.ndarray) -> bool:
+    few = rgb[::STRIDE, ::STRIDE]
+    return bool((few == rgb[0, 0]).all() and (rgb == rgb[0, 0]).all())
+
+
+def merged(parts: Iterable[dict[str, Any]]) -> Survey:
+    """The survey of all parts, from what `as_json` says of each."""
+    whole = Survey()
+    for part in parts:
+        whole.merge(Survey(**part))
+    return whole
 
 
 def planned_line(planned: int, provenance: dict[str, Any]) -> str:
@@ -113,6 +154,7 @@ def report_page(
         "",
         f"Pixels without depth {share['unknown']}, sky {share['sky']}, without normal "
         f"{share['normals_unknown']}.",
+        *survey.remarks(),
         "",
         f"![some frames]({sheet})",
     ]

@@ -38,10 +38,11 @@ def nearest_pixels(old: int, new: int) -> np.ndarray:
     """int64 `[new]`: the source pixel in which each new pixel's centre lies, (i + 0.5) old / new.
 
     A centre on the border of two pixels takes the one towards the middle of the image (on the
-    middle itself, the right one). So resizing commutes with the mirror, and the distances from the
-    new centres to the picked ones, at most half a source pixel, cancel over the image:
-    `floor(i old / new)`, which `nearest` means in PyTorch and OpenCV, is 0.7 source pixels to the
-    left on average from 1024 to 640.
+    middle itself, the right one). So resizing commutes with the mirror, but for the middle pixel
+    from an even to an odd number; and the distances from the new centres to the picked ones, at
+    most half a source pixel, cancel over the image (but for that pixel's half): `floor(i old /
+    new)`, which `nearest` means in PyTorch and, up to rounding, in OpenCV, is 0.7 source pixels to
+    the left on average from 1024 to 640.
     """
     # Twice the centre, times new: whole numbers, in which a border is recognized exactly.
     centres = (2 * np.arange(new) + 1) * old

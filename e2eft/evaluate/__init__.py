@@ -2,12 +2,13 @@
 
 from e2eft.evaluate.pairing import processing_of
 from e2eft.evaluate.scores import Headline, headline, paired_difference, read_table
-from e2eft.evaluate.stage import look_at, run, say_finished, score
+from e2eft.evaluate.stage import as_found, look_at, run, say_finished, score
 from e2eft.evaluate.tables import comparison_table, differences_table
-from e2eft.evaluate.tracked import register, scored_model
+from e2eft.evaluate.tracked import register, score_of, scored_model
 
 __all__ = [
     "Headline",
+    "as_found",
     "comparison_table",
     "differences_table",
     "headline",
@@ -19,5 +20,6 @@ __all__ = [
     "run",
     "say_finished",
     "score",
+    "score_of",
     "scored_model",
 ]

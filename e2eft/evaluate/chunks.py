@@ -15,8 +15,8 @@ from e2eft.data.resize import resize_depth
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ShardIndex, decode_row
 from e2eft.errors import E2eftError
-from e2eft.evaluate.protocols import ScoringProtocol
-from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, empty_row
+from e2eft.evaluate.protocols import ScoringProtocol, UnfitFrameError
+from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, TOO_FEW, UNFIT, empty_row
 from e2eft.storage import MissingError, StorageError
 
 
@@ -122,27 +122,47 @@ def score_frame(
     job: Job, pair: Pair, sample: Sample, label: dict[str, Any] | None
 ) -> dict[str, Any]:
     """One row of the table: scores, or the reason why there are none."""
-    protocol, size = job.protocol, sample.size
-    sample = protocol.view(sample)
-    scored = protocol.scored(sample)
+    protocol, frame, size = job.protocol, sample, sample.size
     row = empty_row(protocol) | {
         "dataset": pair.dataset,
         "key": sample.key,
         "scene": sample.scene,
         "domain": sample.source,
         "status": SCORED,
-        "pixels": int(scored.sum()),
     }
+    try:
+        sample = protocol.view(sample)
+    except UnfitFrameError as error:
+        return row | {"status": UNFIT, "detail": str(error)}
+    scored = protocol.scored(sample)
+    row["pixels"] = int(scored.sum())
     if not row["pixels"]:
-        return row | {"status": NOT_APPLICABLE, "detail": "no pixel in the protocol's range"}
+        return row | {"status": NOT_APPLICABLE, "detail": _why_none(protocol, frame)}
+    if row["pixels"] < protocol.least_pixels:
+        return row | {
+            "status": TOO_FEW,
+            "detail": f"{row['pixels']} in the protocol's range, "
+            f"a fit needs {protocol.least_pixels}",
+        }
     try:
         prediction = read_prediction(pair.labels, label, size, scored)
+        if reason := protocol.why_not(prediction, sample):
+            raise UnscoredError("no_fit", reason)
     except UnscoredError as error:
         return row | {"status": error.status, "detail": error.detail}
     constant = protocol.spread(job.constants.get(sample.source, []), sample)
     baseline = protocol.errors(constant, sample)
     row |= {f"{CONSTANT}{name}": value for name, value in baseline.items()}
-    return row | protocol.errors(prediction, sample)
+    row |= protocol.errors(prediction, sample)
+    return row | {"inverted": protocol.is_inverted(prediction, sample)}
+
+
+def _why_none(protocol: ScoringProtocol, sample: Sample) -> str:
+    """Why no pixel of a frame can be scored."""
+    truth = {"depth": sample.depth_m, "normals": sample.normals_cam}[protocol.task]
+    if not np.isfinite(truth).any():
+        return f"the image has no {protocol.task}, which {protocol.name} scores"
+    return "no pixel in the protocol's range"
 
 
 def read_prediction(

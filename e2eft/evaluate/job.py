@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from e2eft.artifacts import ArtifactError
-from e2eft.cluster import carried, connect, is_local, raise_carried
-from e2eft.data.shards import ShardIndex, decode_row
+from e2eft.carried import TASK, carried, raise_carried
+from e2eft.cluster import connect, is_local
+from e2eft.data.shards import decode_row
 from e2eft.evaluate.chunks import (
     Job,
     Pair,
@@ -43,33 +43,26 @@ def score_rows(
         tasks: at once; None: as many as there are CPUs.
     """
     job = Job(protocol, pairs)
-    keys = [_keys_of(pair.shards) for pair in pairs]
+    keys = [pair.shards.columns("key")["key"].to_pylist() for pair in pairs]
     for pair, names in zip(pairs, keys, strict=True):
         if len(set(names)) < len(names):
             raise ArtifactError(f"{pair.dataset} has frames of equal keys; prepare it again")
     chunks = plan_chunks(job, keys, frames_per_task)
     if protocol.fits_constant:
-        job = replace(job, constants=_fit_constants(job, chunks, sum(map(len, keys)), tasks))
+        job = replace(job, constants=_fit_constants(job, chunks, keys, tasks))
     return _map_chunks(score_chunk, chunks, job, tasks, "scored")
 
 
-def _keys_of(shards: ShardIndex) -> list[str]:
-    keys: list[str] = []
-    for path in shards.part_paths:
-        with shards.artifact.store.open(path) as file:
-            keys += pq.read_table(file, columns=["key"])["key"].to_pylist()
-    return keys
-
-
 def _fit_constants(
-    job: Job, chunks: list[dict[str, str]], frames: int, tasks: int | None
+    job: Job, chunks: list[dict[str, str]], keys: list[list[str]], tasks: int | None
 ) -> dict[str, list[float]]:
-    """The protocol's constant of each domain; every image weighs the same."""
-    pixels = int(np.clip(EVIDENCE_VECTORS // frames, 4, 512))
+    """The protocol's constant of each domain; every image weighs the same. `keys`: of every frame,
+    by pair, so that the order of frames does not matter."""
+    pixels = int(np.clip(EVIDENCE_VECTORS // sum(map(len, keys)), 4, 512))
     job = replace(job, evidence_pixels=pixels)
     found = _map_chunks(collect_evidence, chunks, job, tasks, "surveyed")
     evidence: dict[str, list[np.ndarray]] = defaultdict(list)
-    for row in found:
+    for row in sorted(found, key=lambda row: keys[row["pair"]][row["row"]]):
         vectors = np.frombuffer(row["evidence"], np.float32).reshape(-1, 3)
         evidence[row["domain"]].append(vectors)
     return {domain: job.protocol.constant(seen) for domain, seen in sorted(evidence.items())}
@@ -89,10 +82,10 @@ def _map_chunks(
     for row in _rows_as_they_come(function, chunks, job, tasks):
         rows.append(row)
         now = time.monotonic()
-        if now - reported > PROGRESS_EVERY_S:
+        if now - reported > PROGRESS_EVERY_S or len(rows) == total:
             reported = now
             print(
-                f"{len(rows)}/{total} frames {done}  {len(rows) / (now - started):.1f}/s",
+                f"{len(rows)}/{total} frames {done}  {len(rows) / max(now - started, 1e-6):.1f}/s",
                 flush=True,
             )
     assert len(rows) == total, f"{len(rows)} of {total} frames came back"
@@ -111,7 +104,7 @@ def _rows_as_they_come(
     connect()
     at_once = ray.data.TaskPoolStrategy(size=tasks or _tasks_at_once(len(chunks)))
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).flat_map(
-        carried(function), fn_args=(job,), num_cpus=1, compute=at_once
+        carried(function), fn_args=(job,), num_cpus=1, compute=at_once, **TASK
     )
     yield from raise_carried(dataset.iter_rows())
 

@@ -34,12 +34,18 @@ def write_report(summary: dict[str, Any], protocol: ScoringProtocol, pictures: l
         f"# Scores: {protocol.task}, {protocol.terms}",
         "",
         *_incomplete(summary),
+        *_departed(protocol),
+        *_asked(inversion(summary, protocol)),
         *(f"- data: `{entry['uri']}` ({entry['digest'][:12]})" for entry in summary["data"]),
-        *(f"- labels: `{entry['uri']}` ({entry['digest'][:12]})" for entry in summary["labels"]),
+        *(
+            f"- labels: `{entry['uri']}` ({entry['digest'][:12]}){_how_made(entry)}"
+            for entry in summary["labels"]
+        ),
         "",
         f"Mean over {'all pixels' if protocol.statistics else 'images'} with its 95 % bootstrap "
-        "interval over images; *constant* is the best prediction that looks at nothing, on the "
-        "same images.",
+        "interval over images; *constant* is what a prediction gets that looks at nothing, on "
+        "the same images.",
+        *_undefined(groups, protocol),
         "",
         *_table(groups, protocol),
         "",
@@ -50,6 +56,14 @@ def write_report(summary: dict[str, Any], protocol: ScoringProtocol, pictures: l
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _how_made(labels: dict[str, Any]) -> str:
+    if "sampling" not in labels:
+        return ""
+    steps, size = labels["sampling"]["steps"], labels.get("processing_size")
+    at = f"longest side {size} px" if size else "each image at its own size"
+    return f": {steps} step{'s' * (steps > 1)}, {labels['sampling']['spacing']}, {at}"
+
+
 def _table(groups: dict[str, Any], protocol: ScoringProtocol) -> list[str]:
     heads = [f"{name} ({_coverage(group)})" for name, group in groups.items()]
     columns = [cell for head in heads for cell in (head, "*constant*")]
@@ -58,11 +72,26 @@ def _table(groups: dict[str, Any], protocol: ScoringProtocol) -> list[str]:
         cells: list[str] = []
         for group in groups.values():
             numbers = group["metrics"].get(name)
-            cells += (
-                [_interval(numbers, metric), _constant(numbers, metric)] if numbers else ["–", "–"]
-            )
+            if numbers is None:
+                cells += ["–", "–"]
+                continue
+            cells.append(_interval(numbers, metric) + _defined_on(numbers, group))
+            cells.append(_constant(numbers, metric))
         lines.append(f"| {name} {metric.arrow} | {' | '.join(cells)} |")
     return lines
+
+
+def _undefined(groups: dict[str, Any], protocol: ScoringProtocol) -> list[str]:
+    """What a dash and a number of images behind a score say, where there are any."""
+    scored = [group for group in groups.values() if group["scored"]]
+    if all(len(group["metrics"]) == len(protocol.metrics) for group in scored) and not any(
+        _defined_on(numbers, group) for group in scored for numbers in group["metrics"].values()
+    ):
+        return []
+    return [
+        "A metric that is not defined on every image (boundaries where the truth has no edge, say) "
+        "is a mean over those where it is; – where there are none."
+    ]
 
 
 def _incomplete(summary: dict[str, Any]) -> list[str]:
@@ -76,6 +105,31 @@ def _incomplete(summary: dict[str, Any]) -> list[str]:
     ]
 
 
+def _departed(protocol: ScoringProtocol) -> list[str]:
+    if not protocol.departures:
+        return []
+    return [
+        f"**Not the benchmark's data: {', '.join(map(str, protocol.departures))}.** Not to be set "
+        "beside scores of the benchmark.",
+        "",
+    ]
+
+
+def _asked(question: str) -> list[str]:
+    return [f"**{question[0].upper()}{question[1:]}**", ""] if question else []
+
+
+def inversion(summary: dict[str, Any], protocol: ScoringProtocol) -> str:
+    """What to ask where the fit turns most predictions upside down, as it does without a word; ""
+    where it does not."""
+    count, scored = summary["overall"]["inverted"], summary["overall"]["scored"]
+    if 2 * count <= scored:
+        return ""
+    is_disparity = protocol.kinds == ("affine_disparity",)
+    end, kind = ("near is far", "depth") if is_disparity else ("far is near", "disparity")
+    return f"{end} in {count} of {scored} images: is it {kind}? see --labels-kind"
+
+
 def _coverage(group: dict[str, Any]) -> str:
     mark = "" if group["complete"] else ", incomplete"
     return f"{group['scored']} of {max(group['images'], group['expected'] or 0)}{mark}"
@@ -86,8 +140,17 @@ def _constant(numbers: dict[str, float], metric: Metric) -> str:
 
 
 def _interval(numbers: dict[str, float], metric: Metric) -> str:
+    mean = f"**{metric.written(numbers['mean'])}**"
+    if "low" not in numbers:
+        return f"{mean} (one image has no interval)"
     low, high = (metric.written(numbers[end], unit=False) for end in ("low", "high"))
-    return f"**{metric.written(numbers['mean'])}** [{low}, {high}]"
+    return f"{mean} [{low}, {high}]"
+
+
+def _defined_on(numbers: dict[str, float], group: dict[str, Any]) -> str:
+    """On how many of the scored images a metric is defined, if not on all."""
+    images = numbers.get("images", group["scored"])
+    return f" ({images} of {group['scored']} images)" if images < group["scored"] else ""
 
 
 def _problems(summary: dict[str, Any]) -> list[str]:

@@ -19,8 +19,13 @@ from e2eft.geometry.bootstrap import weighted_mean_interval
 KIND = "scores"
 TABLE = "scores/per_image.parquet"
 SUMMARY = "scores.json"
-SCORED, NOT_APPLICABLE = "scored", "nothing_to_score"
-"""Status of an image with scores, and of one whose truth has no pixel in the protocol's range."""
+SCORED, NOT_APPLICABLE, TOO_FEW = "scored", "nothing_to_score", "too_few_pixels"
+"""Status of an image with scores, and of one whose truth has no pixel in the protocol's range, or
+too few to tell anything."""
+UNFIT = "unfit_frame"
+"""Status of an image that cannot be of its dataset, which is incomplete without it."""
+TRUTHS_FAULT = (NOT_APPLICABLE, TOO_FEW)
+"""Status of images that lack a score whatever is predicted."""
 CONSTANT = "constant_"
 """Prefix of the columns that hold the constant's scores."""
 LISTED_PROBLEMS = 1000
@@ -31,7 +36,7 @@ TEXT_COLUMNS = ("dataset", "key", "scene", "domain", "protocol", "status", "deta
 def empty_row(protocol: ScoringProtocol) -> dict[str, Any]:
     """A row of the table before anything is known; NaN stands for no score."""
     row: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "")
-    row |= {"protocol": protocol.terms, "pixels": 0}
+    row |= {"protocol": protocol.terms, "pixels": 0, "inverted": False}
     for prefix in ("", CONSTANT):
         row |= {f"{prefix}{name}": float("nan") for name in protocol.metrics}
         row |= {f"{prefix}{name}": kind() for name, kind in protocol.statistics.items()}
@@ -44,6 +49,7 @@ def encode_table(rows: list[dict[str, Any]], protocol: ScoringProtocol) -> bytes
         name: pa.array([row[name] for row in rows], pa.string()) for name in TEXT_COLUMNS
     }
     columns["pixels"] = pa.array([row["pixels"] for row in rows], pa.int64())
+    columns["inverted"] = pa.array([row["inverted"] for row in rows], pa.bool_())
     for prefix in ("", CONSTANT):
         for name in protocol.metrics:
             column = np.array([row[prefix + name] for row in rows], np.float64)
@@ -64,8 +70,9 @@ def summarize(
     """Scores of every domain and of all images, with intervals, beside the constant's on the same.
 
     `complete` is False if any image lacks a score for a reason that lies with its prediction, or if
-    there are fewer images of a benchmark than the protocol counts.
+    there are fewer images of a benchmark than the protocol counts. Rows may come in any order.
     """
+    rows = sorted(rows, key=lambda row: (row["domain"], row["key"]))  # draws go by place
     domains = sorted({row["domain"] for row in rows})
     groups = {
         name: _summarize_group(
@@ -78,7 +85,7 @@ def summarize(
     }
     counts = [group["expected"] for group in groups.values()]
     whole = sum(counts) if all(count is not None for count in counts) else None
-    problems = [row for row in rows if row["status"] not in (SCORED, NOT_APPLICABLE)]
+    problems = [row for row in rows if row["status"] != SCORED]
     listed = ("dataset", "key", "status", "detail")
     return {
         "protocol": protocol.terms,
@@ -101,11 +108,12 @@ def _summarize_group(
         for name, numbers in protocol.summarize(scored, CONSTANT, 0).items():
             if name in metrics:
                 metrics[name]["constant"] = numbers["mean"]
-    wanting = sum(count for status, count in counts.items() if status != NOT_APPLICABLE)
+    wanting = sum(count for status, count in counts.items() if status not in TRUTHS_FAULT)
     return {
         "images": len(rows),
         "expected": expected,
         "scored": len(scored),
+        "inverted": sum(row["inverted"] for row in scored),
         "complete": not wanting and len(rows) >= (expected or 0),
         "not_scored": dict(sorted(counts.items())),
         "metrics": metrics,
@@ -155,7 +163,7 @@ def paired_difference(
     are hard for both. An interval without 0 says that the two differ, on images like these.
 
     Returns:
-        (mean, low, high), in the metric's unit.
+        (mean, low, high), in the metric's unit. One image has no interval: low and high are NaN.
 
     Raises:
         ValueError: for scores of different protocols or of different images, or an unknown metric.
@@ -167,9 +175,10 @@ def paired_difference(
             f"{first.uri} was scored with {terms_a}, {second.uri} with {terms_b}: scores of "
             "different protocols are not comparable"
         )
-    if metric not in first.details["metrics"]:
-        known = ", ".join(first.details["metrics"])
-        raise ValueError(f"no metric {metric!r} in {first.uri}; it has {known}")
+    for scores in (first, second):
+        if metric not in scores.details["metrics"]:
+            known = ", ".join(scores.details["metrics"])
+            raise ValueError(f"no metric {metric!r} in {scores.uri}; it has {known}")
     if first.details.get("pooled") and metric in NOT_AN_AVERAGE:
         raise ValueError(
             f"{metric} over all pixels is no average over images, so it has no paired difference"

@@ -29,14 +29,21 @@ from e2eft.artifacts import (
     look,
     recorded,
 )
-from e2eft.config import EvaluateConfig
+from e2eft.config import EvaluateConfig, as_begun
 from e2eft.data.labels import KIND as LABELS_KIND
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
-from e2eft.evaluate.pairing import check_pair, open_pairs, processing_of, source_of
-from e2eft.evaluate.protocols import ScoringProtocol, protocol_of
-from e2eft.evaluate.report import REPORT, chosen_images, write_report
+from e2eft.evaluate.pairing import (
+    check_pair,
+    note_how_made,
+    open_pairs,
+    protocol_for,
+    range_without_effect,
+    sizes_of,
+)
+from e2eft.evaluate.protocols import ScoringProtocol
+from e2eft.evaluate.report import REPORT, chosen_images, inversion, write_report
 from e2eft.evaluate.scores import (
     KIND,
     SCORED,
@@ -58,6 +65,7 @@ from e2eft.evaluate.tracked import (
     with_absolute_uris,
     work_of,
 )
+from e2eft.model.card import given_card
 from e2eft.model.hub import ModelError
 from e2eft.storage import MissingError, absolute, open_store
 from e2eft.tracking import (
@@ -84,14 +92,20 @@ def look_at(config: EvaluateConfig) -> Place:
         ValueError: (and its subclasses) for what the user can correct.
         TrackingError: if scores would not find their way to MLflow, or the model to its registry.
     """
-    config = with_absolute_uris(config)
+    _, digest = given_card(config.model_card)
+    config = with_absolute_uris(config).model_copy(update={"card_digest": digest})
     store = open_store(config.out)
     try:
+        if config.model:
+            config = config.model_copy(update={"processing_px": sizes_of(config)})
         inputs = _inputs(config)
     except (ModelError, ArtifactError, MissingError):
         begun = None if config.overwrite else recorded(store)
         if begun is None or finished_of(store, begun) is None:
             raise
+        if config.model and not config.processing_px:
+            then = tuple(begun.config.get("processing_px", ()))
+            config = config.model_copy(update={"processing_px": then})
         inputs = _inputs_left(config)
     place = look(store, KIND, config, inputs, OWNED)
     if not place.finished:
@@ -101,6 +115,19 @@ def look_at(config: EvaluateConfig) -> Place:
     return place
 
 
+def as_found(place: Place) -> EvaluateConfig:
+    """The configuration of a place; with sampling and sizes as they were meant when what is resumed
+    began."""
+    config, record = place.config, None if place.replaces else place.record
+    assert isinstance(config, EvaluateConfig)
+    if record is None:
+        return config
+    update: dict[str, Any] = {"sampling": as_begun(config.sampling, record.identity_version)}
+    if config.model and not place.finished and "processing_px" not in record.config:
+        update["processing_px"] = sizes_of(config, unrecorded=True)
+    return config.model_copy(update=update)
+
+
 def _inputs(config: EvaluateConfig) -> tuple[Parent, ...]:
     """What is scored, and against what."""
     if config.model is None:
@@ -108,7 +135,6 @@ def _inputs(config: EvaluateConfig) -> tuple[Parent, ...]:
         data = tuple(pair.shards.artifact for pair in pairs)
         labels = tuple(pair.labels.as_parent(LABELS) for pair in pairs)
     else:
-        processing_of(config)
         data = tuple(load_artifact(uri, SHARDS) for uri in config.data)
         labels = (_model(config, config.model),)
     return (*(artifact.as_parent(DATA) for artifact in data), *labels)
@@ -145,7 +171,7 @@ def _checked_pairs(
     config: EvaluateConfig, labels: Sequence[str]
 ) -> tuple[tuple[Pair, ...], ScoringProtocol]:
     pairs = open_pairs(config, labels)
-    protocol = protocol_of(config, [source_of(pair.shards.artifact) for pair in pairs])
+    protocol = protocol_for(config, [pair.shards for pair in pairs])
     for pair in pairs:
         check_pair(pair, protocol)
     return pairs, protocol
@@ -190,6 +216,8 @@ def score(config: EvaluateConfig, claim: Claim, labels: Sequence[str]) -> Artifa
         *(pair.shards.artifact.as_parent(DATA) for pair in pairs),
         *(pair.labels.as_parent(LABELS) for pair in pairs),
     )
+    if said := range_without_effect(config, [pair.shards.artifact for pair in pairs], protocol):
+        print(said)
     run = start_run(config.tracking, *work_of(config, claim.work))
     try:
         artifact = _score_and_commit(config, claim, protocol, pairs, parents, run)
@@ -211,13 +239,9 @@ def _score_and_commit(
 ) -> Artifact:
     describe(run, config, parents)
     rows = score_rows(protocol, pairs, config.frames_per_task, config.scoring_tasks)
-    if not any(row["status"] == SCORED for row in rows):
-        example = rows[0]
-        raise ValueError(
-            f"none of {len(rows)} images could be scored, e.g. {example['key']}: "
-            f"{example['status']} ({example['detail']})"
-        )
+    _require_scored(rows)
     summary = summarize(rows, protocol, config.bootstrap) | _lineage(parents)
+    note_how_made(summary, pairs, protocol)
     pictures = _draw_panels(claim, protocol, pairs, rows, config.panels, run)
     report = write_report(summary, protocol, [picture.path for picture in pictures])
     pages = {
@@ -239,10 +263,12 @@ def _score_and_commit(
         },
     )
     log_scores(run, artifact, summary, report)
+    if said := inversion(summary, protocol):
+        print(f"evaluate: {said}", flush=True)
     return artifact
 
 
-def _lineage(parents: tuple[Parent, ...]) -> dict[str, list[dict[str, str]]]:
+def _lineage(parents: tuple[Parent, ...]) -> dict[str, list[dict[str, Any]]]:
     """What was scored against what, for the summary."""
     return {
         role: [
@@ -252,6 +278,16 @@ def _lineage(parents: tuple[Parent, ...]) -> dict[str, list[dict[str, str]]]:
         ]
         for role in (DATA, LABELS)
     }
+
+
+def _require_scored(rows: list[dict[str, Any]]) -> None:
+    """Raises ValueError, with an example, if no image has a score."""
+    if not any(row["status"] == SCORED for row in rows):
+        example = rows[0]
+        raise ValueError(
+            f"none of {len(rows)} images could be scored, e.g. {example['key']}: "
+            f"{example['status']} ({example['detail']})"
+        )
 
 
 def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:

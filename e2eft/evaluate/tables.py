@@ -4,65 +4,87 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 from e2eft.artifacts import Artifact, load_artifact
 from e2eft.evaluate.protocols import Metric, ScoringProtocol
-from e2eft.evaluate.protocols.depth import DEPTH_METRICS
+from e2eft.evaluate.protocols.depth import LOG_DEPTH_METRICS
 from e2eft.evaluate.protocols.normals import NORMALS_METRICS
-from e2eft.evaluate.published import published_tables
+from e2eft.evaluate.published import neighbours, published_rows
 from e2eft.evaluate.scores import KIND, SUMMARY, paired_difference
 
-METRICS_OF_TASK = {"depth": DEPTH_METRICS, "normals": NORMALS_METRICS}
+METRICS_OF_TASK = {"depth": LOG_DEPTH_METRICS, "normals": NORMALS_METRICS}
 SHOWN_METRICS = {"depth": ("abs_rel", "delta1"), "normals": ("mean_deg", "pct_11_25")}
 """What papers print of a task."""
 
 
 def compared_to_published(summary: dict[str, Any], protocol: ScoringProtocol) -> list[str]:
     """Lines of Markdown: this run's benchmarks above what was published of them; none if nothing
-    was. A benchmark of which images are missing is marked."""
-    lines: list[str] = []
-    for table in published_tables(protocol.name):
-        sets = [name for name in table.sets if name in summary["domains"]]
-        if not sets:
-            continue
-        cells = [(dataset, metric) for dataset in sets for metric in table.metrics]
-        heads = [
-            f"{dataset} {metric} {protocol.metrics[metric].arrow}" for dataset, metric in cells
-        ]
-        lines += [f"| | {' | '.join(heads)} | |", f"|---|{'---:|' * len(heads)}---|"]
-        ours = " | ".join(
-            _own(summary["domains"][name], m, protocol.metrics[m]) for name, m in cells
-        )
-        lines.append(f"| **this run** | {ours} | |")
-        for method, scores in table.scores.items():
+    was. A benchmark of which images are missing, or were seen at another size, is marked; one of
+    other data is left out."""
+    departed = {departure.source for departure in protocol.departures}
+    shown = [name for name in summary["domains"] if name not in departed]
+    known = [row for row in published_rows() if row.protocol == protocol.name]
+    cells = [
+        cell
+        for cell in dict.fromkeys(cell for row in known for cell in row.scores)
+        if cell[0] in shown
+    ]
+    if not cells:
+        return []
+    metrics = protocol.metrics
+    heads = [f"{dataset} {metric} {metrics[metric].arrow}" for dataset, metric in cells]
+    ours = " | ".join(_own(summary["domains"][name], m, metrics[m]) for name, m in cells)
+    lines = [
+        f"| | {' | '.join(heads)} | |",
+        f"|---|{'---:|' * len(heads)}---|",
+        f"| **this run** | {ours} | |",
+    ]
+    for row in known:
+        if row.scores.keys() & set(cells):
             numbers = " | ".join(
-                protocol.metrics[cell[1]].written(scores[cell]) if cell in scores else "–"
+                metrics[cell[1]].written(row.scores[cell]) if cell in row.scores else "–"
                 for cell in cells
             )
-            lines.append(f"| {method} | {numbers} | published: {table.source} |")
-        lines.append("")
-    if not lines:
-        return []
+            lines.append(f"| {row.method} | {numbers} | published: {row.source} |")
     note = (
         f"All under `{protocol.name}`. What is published was computed by other code on the "
         "publishers' files, and rounded."
     )
-    return ["## Beside published scores", "", note, "", *lines]
+    lines.append("")
+    for name in shown:
+        if remark := protocol.remark(name):
+            lines += [f"{name}: {remark}.", ""]
+    return ["## Beside published scores", "", note, "", *lines, *_not_beside(protocol.name)]
+
+
+def _not_beside(protocol: str) -> list[str]:
+    """What a reader would look for in vain, and why: scores of protocols easily taken for this."""
+    lines: list[str] = []
+    for other in neighbours():
+        if other.resembles == protocol:
+            methods = ", ".join(other.methods)
+            said = f"{methods} in {other.source}: `{other.name}` ({other.differs})"
+            lines += [f"Not beside it, being under another protocol: {said}.", ""]
+    return lines
 
 
 def _own(group: dict[str, Any], name: str, metric: Metric) -> str:
     numbers = group["metrics"].get(name)
     if numbers is None:
         return "–"
-    return f"**{metric.written(numbers['mean'])}**{_incomplete_mark(group)}"
+    return f"**{metric.written(numbers['mean'])}**{_mark(group)}"
 
 
-def _incomplete_mark(group: dict[str, Any]) -> str:
-    """What stands behind a score over fewer images than there should be; else nothing."""
-    if group["complete"]:
-        return ""
-    return f" (incomplete: {group['scored']} of {group['expected'] or group['images']})"
+def _mark(group: dict[str, Any]) -> str:
+    """What stands behind a score over fewer images than there should be, or of images that a model
+    saw at another size than the protocol's; else nothing."""
+    # Scores of before have no word about sizes.
+    said = list(group.get("seen_otherwise", ()))
+    if not group["complete"]:
+        said.insert(0, f"incomplete: {group['scored']} of {group['expected'] or group['images']}")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def comparison_table(scores: Sequence[str | Artifact], metrics: Sequence[str] = ()) -> str:
@@ -111,9 +133,15 @@ def differences_table(scores: Sequence[str | Artifact], metrics: Sequence[str] =
     ]
     for other in others:
         cells = (paired_difference(other, first, metric) for metric in chosen)
-        own = " | ".join(f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" for mean, low, high in cells)
+        own = " | ".join(_difference(*cell) for cell in cells)
         lines.append(f"| {other.uri} | {own} |")
     return "\n".join(lines) + "\n"
+
+
+def _difference(mean: float, low: float, high: float) -> str:
+    if isnan(low):
+        return f"{mean:+.4f} (one image has no interval)"
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def _check_alike(artifacts: Sequence[Artifact], summaries: Sequence[dict[str, Any]]) -> None:

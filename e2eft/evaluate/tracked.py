@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import asdict
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from e2eft.storage import absolute
 from e2eft.tracking import (
     Promotion,
     Run,
+    Score,
     TrackingError,
     is_registry_uri,
     promote_if_better,
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 DATA, LABELS = "data", "labels"
 """Roles of the parents of scores."""
 PANELS = "panels/"
+UNSCORED = (*("model", "images", "task"), "images_per_part", "max_pixels", "save_previews")
+"""Settings of labels that no score depends on, or that the model and the data say."""
 
 
 def work_of(config: EvaluateConfig, work: str) -> tuple[str, str, dict[str, str]]:
@@ -87,12 +90,53 @@ def register(
         model = register_model(config.tracking, run, name, folder, card=card, tags=tags)
     finally:
         run.finish()  # what it is the run of is done
-    found = asdict(headline(scores))
-    if not found.pop("complete"):
+    if not headline(scores).complete:
         return Promotion(
             False, f"version {model.version} is registered, but its scores are incomplete"
         )
-    return promote_if_better(config.tracking, model.name, model.version, **found)
+    return promote_if_better(config.tracking, model.name, model.version, score_of(scores))
+
+
+def score_of(scores: Artifact) -> Score:
+    """The number by which the scored model is judged, with everything that decides it."""
+    found = headline(scores)
+    labels = [
+        load_artifact(parent.uri, LABELS_KIND) for parent in scores.parents if parent.role == LABELS
+    ]
+    ways = {_images_digest(artifact): _way(artifact) for artifact in labels}
+    one = next(iter(ways.values()))
+    same = all(way == one for way in ways.values())
+    return Score(
+        metric_name=found.metric_name,
+        value=found.value,
+        lower_is_better=found.lower_is_better,
+        terms={
+            "protocol": found.protocol,
+            "data_digest": found.data_digest,
+            "labelled": one if same else ways,
+        },
+        model_digest=labels[0].details["model"]["digest"],
+        scores=scores.uri,
+        scores_digest=scores.digest,
+    )
+
+
+def _images_digest(labels: Artifact) -> str:
+    return next((parent.digest for parent in labels.parents if parent.role == "images"), "")
+
+
+def _way(labels: Artifact) -> dict[str, Any]:
+    """How images were labelled: sampling, processing size, and whatever else was set."""
+
+    def given(tree: dict[str, Any]) -> dict[str, Any]:
+        values = {name: given(v) if isinstance(v, dict) else v for name, v in tree.items()}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and value is not False
+        }
+
+    return given({k: v for k, v in labels.config.items() if k not in UNSCORED})
 
 
 def with_absolute_uris(config: EvaluateConfig) -> EvaluateConfig:
@@ -137,18 +181,15 @@ def note_registered_model(
     found = headline(scores)
     if not config.tracking.enabled or not found.complete or len(makers) != 1:
         return
+    if not math.isfinite(found.value):
+        log.warning("%s is not noted on its model: %s", found.metric_name, found.value)
+        return
     (uri,) = makers
     if not is_registry_uri(uri):
         return
     try:
-        record_score(
-            config.tracking,
-            *resolve_version(config.tracking, uri),
-            found.metric_name,
-            found.value,
-            found.protocol,
-            found.data_digest,
-        )
+        name, version = resolve_version(config.tracking, uri)
+        record_score(config.tracking, name, version, score_of(scores))
     except TrackingError as error:
         # The labels may come from another registry, and the scores are committed already.
         log.warning("the score was not noted on %s: %s", uri, error)

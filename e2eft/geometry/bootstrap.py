@@ -44,7 +44,8 @@ def bootstrap_means(
 def mean_interval(
     values: Float[np.ndarray, "n m"], resamples: int, seed: int = 0, level: float = 0.95
 ) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
-    """(mean, low, high) of each column: the central `level` of the bootstrapped means.
+    """(mean, low, high) of each column: the central `level` of the bootstrapped means. Of one row
+    it is no interval, but the row.
 
     Raises:
         ValueError: as `bootstrap_means`, or if `level` is not between 0 and 1.
@@ -63,7 +64,8 @@ def weighted_mean_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """(mean, low, high) of ``sum w v / sum w``, rows being drawn together with their weights.
+    """(mean, low, high) of ``sum w v / sum w``, rows being drawn together with their weights; NaN
+    for the interval of one row.
 
     Raises:
         ValueError: as `mean_interval`, or for weights that are not positive.
@@ -72,6 +74,8 @@ def weighted_mean_interval(
         raise ValueError("weights must be positive")
     if not 0 < level < 1:
         raise ValueError(f"level={level}: expected a fraction between 0 and 1")
+    if len(values) == 1:
+        return float(values[0]), float("nan"), float("nan")
     sums = bootstrap_means(np.stack([weights * values, weights], axis=1), resamples, seed)
     low, high = np.quantile(sums[:, 0] / sums[:, 1], [(1 - level) / 2, (1 + level) / 2])
     return float((weights * values).sum() / weights.sum()), float(low), float(high)

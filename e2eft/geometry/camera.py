@@ -49,6 +49,16 @@ def _pixel_rays(intrinsics: bytes, height: int, width: int) -> Float64[np.ndarra
     return rays
 
 
+def has_rays(intrinsics_px: Intrinsics, height: int, width: int) -> bool:
+    """Whether there is a ray through every pixel of an image: the finite matrix can be inverted,
+    and what it shows lies all on one side of the camera."""
+    if np.linalg.matrix_rank(intrinsics_px) < 3:
+        return False
+    corners = np.array([[x, y, 1.0] for x in (0, width) for y in (0, height)])
+    towards = corners @ np.linalg.inv(intrinsics_px)[2]
+    return bool((towards > 0).all() or (towards < 0).all())
+
+
 def unproject(
     depth_m: Float[np.ndarray, "h w"], intrinsics_px: Intrinsics
 ) -> Float64[np.ndarray, "h w 3"]:

@@ -126,6 +126,22 @@ def depth_errors(
     return errors
 
 
+def capped_inverse_rmse(
+    prediction_m: Float[Tensor, "n h w"],
+    target_m: Float[Tensor, "n h w"],
+    valid: Bool[Tensor, "n h w"],
+    floor_m: float,
+) -> Float[Tensor, " n"]:
+    """Root mean square error of inverse depth in 1/m, what is nearer than `floor_m` counting as
+    that, in prediction and truth alike; NaN without valid pixels.
+
+    Without a floor a single pixel at 1e-5 m, where clipped predictions may lie, is off by 1e5 1/m
+    and decides the image's score.
+    """
+    inverse_error = 1 / prediction_m.clamp(min=floor_m) - 1 / target_m.clamp(min=floor_m)
+    return masked_mean(inverse_error.square(), valid).sqrt()
+
+
 @torch.no_grad()
 def least_squares_depth_errors(
     prediction: Float[Tensor, "n h w"],

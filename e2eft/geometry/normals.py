@@ -12,6 +12,7 @@ from torch import Tensor
 
 from e2eft.geometry.camera import Intrinsics, pixel_rays, unproject
 from e2eft.geometry.masked import masked_mean, masked_quantiles
+from e2eft.geometry.planes import neighbours_planes, own_planes
 
 Axes = Literal["opencv", "right-up-viewer", "left-up-viewer", "right-down-viewer"]
 """Camera axes in which normals are written, named by where x, y and z point.
@@ -29,7 +30,11 @@ PCT_THRESHOLDS_DEG = {
     "pct_30": 30.0,
 }
 
-_Sum = Float32[np.ndarray, "h w"]
+Planes = Literal["own", "neighbours"]
+"""Which plane gives a pixel its normal: see `surface_normals`."""
+_CURVED_SLANT, _NEIGHBOURS_CURVING = 0.1, 0.01
+_ROUNDING, _NOT_UNIT = 0.02, 0.1
+"""How far from 1 the length of a normal of 8 bits is at most, and that of no normal."""
 
 _SIGNS_TO_OPENCV: dict[Axes, tuple[int, int, int]] = {
     "opencv": (1, 1, 1),
@@ -61,6 +66,33 @@ def convert_axes(
     return normals * signs.astype(normals.dtype)
 
 
+def why_not_normals(vectors: Float[np.ndarray, "h w 3"]) -> str:
+    """What the lengths of vectors say against their being unit normals; "" if nothing. Vectors that
+    are not finite or of no length are unknown, and say nothing.
+
+    Half of all must be about 1 long; a few are not at edges, where maps were resized. Normals that
+    were stored as (n + 1) / 2 may be so where they face sideways, but have no negative component.
+    """
+    length = lengths_of(vectors)
+    known = np.isfinite(vectors).all(axis=-1) & (length > 0)
+    if not known.any():
+        return ""
+    off = float(np.median(np.abs(length[known] - 1)))
+    is_shifted = False
+    if _ROUNDING < off <= _NOT_UNIT and vectors[known].min() >= 0:
+        is_shifted = float(np.median(np.abs(lengths_of(2 * vectors - 1)[known] - 1))) < off
+    if off <= _NOT_UNIT and not is_shifted:
+        return ""
+    about = f"lengths about {np.median(length[known]):.3g}, half of them {off:.2g} or more from 1"
+    return f"{about}: not unit normals; were they stored as (n + 1) / 2?"
+
+
+def lengths_of(vectors: Float[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "h w"]:
+    """Lengths in float64; NaN where a component is, inf where it is or where they are too long."""
+    with np.errstate(over="ignore"):
+        return np.linalg.norm(vectors.astype(np.float64), axis=-1)
+
+
 def hflip_normals(normals_cam: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
     """The mirrored image's normals, in any of `Axes`: columns reversed and x negated."""
     return normals_cam[:, ::-1] * np.array([-1, 1, 1], normals_cam.dtype)
@@ -87,22 +119,28 @@ def normals_from_depth(
 
 
 def surface_normals(
-    depth_m: Float[np.ndarray, "h w"], intrinsics_px: Intrinsics, quantum_m: float = 0.0
+    depth_m: Float[np.ndarray, "h w"],
+    intrinsics_px: Intrinsics,
+    quantum_m: float = 0.0,
+    planes: Planes = "own",
 ) -> Float32[np.ndarray, "h w 3"]:
     """Normals of the surface that each pixel lies on, not bridging depth edges, facing the camera.
 
-    A plane is affine in inverse depth over the image: of ``n . X = c`` and ``X = w K^-1 p`` follows
-    ``1/w = (K^-T n / c) . p``, where w is the depth z unless the lens is tilted. So a plane is
-    fitted to the inverse depths of every 5 x 5 pixels, and fitted again with the weights ``1 / (1 +
-    (r/s)^2)^2`` of its residuals r (Geman and McClure), s shrinking to 1 % of the inverse depth, or
-    to what one `quantum_m` makes of it where that is more. What lies on another surface is left out
-    so.
+    They are the normals of planes fitted to inverse depth (`e2eft.geometry.planes`), in which a
+    plane is linear at any slant: all that takes a pixel off its plane is noise. Of that, rounding
+    the depth gives half a `quantum_m` to the pixel and about as much to the plane, so together
+    ``quantum_m / z^2`` of inverse depth; and a surface may be curved by ``0.1 / (f z)`` there, f
+    being the focal length in pixels: as much as one pixel to the next changes the inverse depth of
+    a plane that is slanted by 0.1.
 
     Args:
         quantum_m: step in which the depth is stored, e.g. 0.01 where it is in whole centimetres.
+        planes: `own`: the plane that the pixel lies on itself. `neighbours`: the one that most
+            pixels around it lie on, beside a depth edge often another surface's.
 
     Returns:
-        NaN where depth is unknown or sky, and where too few neighbours agree for a plane.
+        NaN where depth is unknown or sky, where too few neighbours agree for a plane, and, of `own`
+        planes, where the pixel is off its plane by more than the noise.
     """
     known = np.isfinite(depth_m) & (depth_m > 0)
     height, width = depth_m.shape
@@ -111,66 +149,19 @@ def surface_normals(
     tilt: Float64[np.ndarray, " 3"] = np.linalg.inv(intrinsics_px)[2]
     depth_per_w = tilt[0] * x + tilt[1] * y + tilt[2]
     inverse = np.where(known, depth_per_w / np.where(known, depth_m, 1), 0).astype(np.float32)
-    scale = np.maximum(0.01 * inverse, quantum_m * inverse**2) + np.float32(1e-9)
-    plane = np.zeros((3, *depth_m.shape), np.float32)  # value (less the centre's), d/dx, d/dy
-    for softness in _SOFTNESS:
-        plane = _fitted_plane(inverse, known, plane, 1 / (softness * scale))
-    offset, along_x, along_y = plane.astype(np.float64)
+    if planes == "own":
+        curving, fitted = _CURVED_SLANT / abs(intrinsics_px[0, 0]), own_planes
+    else:
+        curving, fitted = _NEIGHBOURS_CURVING, neighbours_planes
+    noise = np.maximum(curving * inverse, quantum_m * inverse**2) + np.float32(1e-9)
+    noise = np.where(known, noise, np.float32(1))
+    offset, along_x, along_y = fitted(inverse, known, noise).astype(np.float64)
     constant = inverse + offset - along_x * x - along_y * y
     normals = np.stack([along_x, along_y, constant], axis=-1) @ intrinsics_px
     length = np.linalg.norm(normals, axis=-1)
     toward = (normals * pixel_rays(intrinsics_px, height, width)).sum(axis=-1)
     signed = np.copysign(np.where(known & (length > 0), length, np.nan), -toward)
     return (normals / signed[..., None]).astype(np.float32)
-
-
-_RADIUS = 2
-_SOFTNESS = (30.0, 5.0, 1.0)
-
-
-def _fitted_plane(
-    inverse: Float32[np.ndarray, "h w"],
-    known: Bool[np.ndarray, "h w"],
-    plane: Float32[np.ndarray, "3 h w"],
-    per_scale: Float32[np.ndarray, "h w"],
-) -> Float32[np.ndarray, "3 h w"]:
-    """The weighted least-squares plane through each pixel's neighbourhood, weighted by how far the
-    neighbours are from the last one; NaN where the neighbours do not determine one."""
-    height, width = inverse.shape
-    padded, there = np.pad(inverse, _RADIUS), np.pad(known.astype(np.float32), _RADIUS)
-    w, wx, wy, wxx, wxy, wyy, wv, wxv, wyv = np.zeros((9, height, width), np.float32)
-    for dy in range(-_RADIUS, _RADIUS + 1):
-        for dx in range(-_RADIUS, _RADIUS + 1):
-            rows, columns = _RADIUS + dy, _RADIUS + dx
-            window = np.s_[rows : rows + height, columns : columns + width]
-            value = padded[window] - inverse
-            residual = (value - plane[0] - dx * plane[1] - dy * plane[2]) * per_scale
-            weight = there[window] / np.square(1 + np.square(residual))
-            value *= weight
-            w += weight
-            wv += value
-            for sums, share in ((wx, dx), (wy, dy), (wxx, dx * dx), (wxy, dx * dy), (wyy, dy * dy)):
-                if share:
-                    sums += share * weight
-            for sums, share in ((wxv, dx), (wyv, dy)):
-                if share:
-                    sums += share * value
-    return _solved(w, wx, wy, wxx, wxy, wyy, wv, wxv, wyv)
-
-
-def _solved(
-    w: _Sum, wx: _Sum, wy: _Sum, wxx: _Sum, wxy: _Sum, wyy: _Sum, wv: _Sum, wxv: _Sum, wyv: _Sum
-) -> Float32[np.ndarray, "3 h w"]:
-    """Cramer's rule for the 3 x 3 normal equations of value = a + b dx + c dy at every pixel."""
-    first = wxx * wyy - wxy * wxy
-    second = wxy * wy - wx * wyy
-    third = wx * wxy - wxx * wy
-    determinant = w * first + wx * second + wy * third
-    determinant = np.where(determinant > 0.5, determinant, np.nan)
-    a = wv * first + wxv * second + wyv * third
-    b = wv * second + wxv * (w * wyy - wy * wy) + wyv * (wx * wy - w * wxy)
-    c = wv * third + wxv * (wx * wy - w * wxy) + wyv * (w * wxx - wx * wx)
-    return np.stack([a, b, c]) / determinant
 
 
 def normalize(vectors: Float[Tensor, "n 3 h w"], eps: float = 0.0) -> Float[Tensor, "n 3 h w"]:

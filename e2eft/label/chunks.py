@@ -17,31 +17,39 @@ import pyarrow as pa
 
 from e2eft import __version__
 from e2eft.artifacts import Writer, sha256
-from e2eft.data.corpus import content_seed, read_image
-from e2eft.data.labels import (
-    DEGRADED,
-    OK,
-    REJECTED,
-    blank_row,
-    encode_depth_png,
-    encode_normals_png,
-    encode_npy,
-    encode_preview,
-)
+from e2eft.data.corpus import FULL_DECODING, RANGED_DECODING, planned_rows
+from e2eft.data.label_codecs import encode_depth_png, encode_normals_png, encode_npy, encode_preview
+from e2eft.data.labels import DEGRADED, INDEX_SCHEMA, OK, REJECTED, blank_row
+from e2eft.data.reading import ANY_SIZE, content_seed, largest_file, read_image
 from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.data.sources.images import MIN_SIDE_PX, ImageError, decode_image
+from e2eft.data.sources.decoder import MIN_SIDE_PX, decode_image
+from e2eft.data.sources.reasons import ImageError
 from e2eft.storage import Store, open_store
 
 READERS, WRITERS = 8, 4
 HELD_BYTES = 256 * 2**20
 """Decoded pixels that one task collects before it sends an incomplete batch on."""
+AHEAD_BYTES = 128 * 2**20
+"""Of files that one task reads ahead, unless a single one has more."""
+BYTES_PER_PIXEL = 28
+"""Of memory that an image takes at most while it is decoded (WebP: 22), or its label while it is
+restored and written (normals: 28, depth: 12)."""
+
+
+def peak_bytes(max_pixels: int, largest_bytes: int) -> int:
+    """Memory that a task takes at most whose images have so many pixels each, and so many bytes as
+    files: of one that is decoded there may be a second copy."""
+    return HELD_BYTES + AHEAD_BYTES + BYTES_PER_PIXEL * max_pixels + 2 * largest_bytes
 
 
 @dataclass(frozen=True)
 class Work:
     """What every process must know of a corpus. `longest_px` None: each image's own size.
 
-    corpus: its number among those that are labelled together.
+    decoding: version of how its images are decoded; see `Corpus`. as_it_is: an image may be of
+    another size than when it was listed.
+    corpus: its number among those that are labelled together. largest_bytes: what the largest of
+    its files had when it was listed.
     """
 
     images_uri: str
@@ -55,7 +63,17 @@ class Work:
     seed: int
     save_npy: bool
     save_previews: bool
+    decoding: int = FULL_DECODING
     corpus: int = 0
+    as_it_is: bool = False
+    largest_bytes: int = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """Memory that a task takes at most."""
+        allowed = largest_file(self.max_pixels)
+        largest = allowed if self.as_it_is else min(self.largest_bytes, allowed)
+        return peak_bytes(self.max_pixels, largest)
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,34 @@ def from_table(table: pa.Table) -> list[list[Item]]:
     return [pickle.loads(packed) for packed in table["chunk"].to_pylist()]
 
 
+CORPUS, ROWS = "corpus", "rows"
+
+
+def packed_rows(corpus: int, rows: list[dict[str, Any]]) -> pa.Table:
+    """Index rows of a corpus as a single row, for the driver."""
+    table = pa.Table.from_pylist(rows, INDEX_SCHEMA)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, INDEX_SCHEMA) as stream:
+        stream.write_table(table)
+    content = pa.array([sink.getvalue().to_pybytes()], pa.large_binary())
+    return pa.table({CORPUS: pa.array([corpus], pa.int32()), ROWS: content})
+
+
+def unpacked_rows(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """The inverse of `packed_rows`, of several."""
+    for corpus, content in zip(table[CORPUS].to_pylist(), table[ROWS].to_pylist(), strict=True):
+        yield corpus, pa.ipc.open_stream(content).read_all()
+
+
+def lost_row(work: Work, index: int) -> pa.Table:
+    """The index row of an image that no process survived."""
+    (planned,) = planned_rows(work.writer.store, index, index + 1)
+    item = Item(blank_row(planned), planned["name"]).rejected(
+        "process_died", "alone in a process, which was killed or crashed each time it was tried"
+    )
+    return pa.Table.from_pylist([item.row], INDEX_SCHEMA)
+
+
 def decode_part(planned: list[dict[str, Any]], work: Work) -> Iterator[list[Item]]:
     """The images of a part, in chunks of equal size; those that are refused come last.
 
@@ -108,7 +154,7 @@ def decode_part(planned: list[dict[str, Any]], work: Work) -> Iterator[list[Item
     waiting: dict[tuple[int, ...], list[Item]] = {}
     refused: list[Item] = []
     held = 0
-    for row, content in _read_ahead(open_store(work.images_uri), planned):
+    for row, content in _read_ahead(open_store(work.images_uri), planned, work.max_pixels):
         item = _prepare(row, content, work)
         if item.array is None:
             refused.append(item)
@@ -128,23 +174,40 @@ def decode_part(planned: list[dict[str, Any]], work: Work) -> Iterator[list[Item
 
 
 def _read_ahead(
-    store: Store, planned: list[dict[str, Any]]
+    store: Store, planned: list[dict[str, Any]], max_pixels: int
 ) -> Iterator[tuple[dict[str, Any], bytes | ImageError]]:
+    """Rows with their files' contents. What is read ahead, the one that is being used included, has
+    no more than READERS files and AHEAD_BYTES, or is a single file."""
+
     def read(row: dict[str, Any]) -> bytes | ImageError:
         try:
-            return read_image(store, row)
+            return read_image(store, row, max_pixels)
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(READERS) as pool:
-        coming: deque[tuple[dict[str, Any], Future[bytes | ImageError]]] = deque()
+        coming: deque[tuple[dict[str, Any], int, Future[bytes | ImageError]]] = deque()
+        ahead = 0
         for row in planned:
-            coming.append((row, pool.submit(read, row)))
-            if len(coming) == READERS:
-                first, content = coming.popleft()
+            size = _bytes_read(row, max_pixels)
+            while coming and (len(coming) == READERS or ahead + size > AHEAD_BYTES):
+                first, its_size, content = coming.popleft()
                 yield first, content.result()
-        for row, content in coming:
-            yield row, content.result()
+                del content
+                ahead -= its_size
+            coming.append((row, size, pool.submit(read, row)))
+            ahead += size
+        while coming:
+            first, _, content = coming.popleft()
+            yield first, content.result()
+
+
+def _bytes_read(row: dict[str, Any], max_pixels: int) -> int:
+    """What reading a planned image takes at most."""
+    size, most = row["size_bytes"], largest_file(max_pixels)
+    if size == ANY_SIZE:
+        return most
+    return 0 if size > most else size
 
 
 def _prepare(planned: dict[str, Any], content: bytes | ImageError, work: Work) -> Item:
@@ -154,8 +217,10 @@ def _prepare(planned: dict[str, Any], content: bytes | ImageError, work: Work) -
         if isinstance(content, ImageError):
             raise content
         item.row["source_sha256"] = sha256(content)
-        image = decode_image(content, work.max_pixels)
-        height, width = image.rgb.shape[:2]
+        seen_px = None if work.decoding == FULL_DECODING else work.longest_px
+        as_before = work.decoding < RANGED_DECODING
+        image = decode_image(content, work.max_pixels, seen_px, as_before=as_before)
+        height, width = image.size
         size = fitted_size(height, width, work.longest_px)
         item.row.update(width=width, height=height, mode=image.mode)
         item.row.update(exif_orientation=image.exif_orientation)
@@ -178,7 +243,9 @@ def _prepare(planned: dict[str, Any], content: bytes | ImageError, work: Work) -
 
 def write_chunk(items: list[Item], work: Work) -> list[dict[str, Any]]:
     """Restores each prediction to its image's size and writes its files; the final index rows."""
-    with ThreadPoolExecutor(WRITERS) as pool:
+    largest = max(item.row["width"] * item.row["height"] for item in items)
+    at_once = HELD_BYTES // (BYTES_PER_PIXEL * max(1, largest))
+    with ThreadPoolExecutor(max(1, min(WRITERS, at_once))) as pool:
         return list(pool.map(lambda item: _write(item, work), items))
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.compute import field
 
-from e2eft.data.corpus import Corpus, read_image
+from e2eft.artifacts import sha256
+from e2eft.data.corpus import Corpus
 from e2eft.data.labels import OK, REJECTED, read_label
+from e2eft.data.reading import ANY_SIZE, read_image
 from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.data.sources.images import DEGRADATIONS, ImageError, decode_image
+from e2eft.data.sources.decoder import decode_image
+from e2eft.data.sources.reasons import DEGRADATIONS, ImageError
 from e2eft.storage import Store, open_store
 from e2eft.views.gallery import GalleryCard, GalleryLedger, GalleryRejection, write_gallery
 
@@ -36,7 +39,8 @@ def render_gallery(
         provenance: shown as a table.
     """
     kept = index.filter(field("status") != REJECTED)
-    chosen = np.unique(np.linspace(0, max(len(kept) - 1, 0), images).round().astype(int))
+    shown = min(images, len(kept))
+    chosen = np.unique(np.linspace(0, max(len(kept) - 1, 0), shown).round().astype(int))
     rows = kept.take(pa.array(chosen)).to_pylist() if len(kept) else []
     cards = [_card(corpus, row, labels, max_pixels) for row in rows]
     return write_gallery(
@@ -54,24 +58,28 @@ def _card(
 ) -> GalleryCard | None:
     (planned,) = corpus.plan.slice(row["index"], 1).to_pylist()
     try:
-        rgb = decode_image(read_image(open_store(corpus.uri), planned), max_pixels).rgb
+        as_it_is = planned | {"size_bytes": ANY_SIZE}
+        content = read_image(open_store(corpus.uri), as_it_is, max_pixels)
+        image = decode_image(content, max_pixels, SIDE_PX)
     except ImageError:  # Labelled before it went away.
         return None
-    height, width = rgb.shape[:2]
+    if sha256(content) != row["source_sha256"]:  # or was changed
+        return None
+    height, width = image.size
     size = fitted_size(height, width, min(SIDE_PX, max(height, width)))
     label = read_label(labels, row)
     note = "; ".join(DEGRADATIONS[name] for name in row["reason"].split("+") if name)
     facts = {"megapixels": row["width"] * row["height"] / 1e6, "seconds": row["seconds"]}
-    image = resize_rgb(rgb, size)
+    shown = resize_rgb(image.rgb, size)
     if row["depth_path"]:
         near, far = np.quantile(label, (0.02, 0.98))
         scores = {"depth range": float(far - near), **facts}
         return GalleryCard(
-            key=row["key"], image=image, depth=resize_depth(label, size), scores=scores, note=note
+            key=row["key"], image=shown, depth=resize_depth(label, size), scores=scores, note=note
         )
     scores = {"facing camera": float(-np.nanmean(label[..., 2])), **facts}
     return GalleryCard(
-        key=row["key"], image=image, normals=resize_normals(label, size), scores=scores, note=note
+        key=row["key"], image=shown, normals=resize_normals(label, size), scores=scores, note=note
     )
 
 

@@ -1,187 +1,189 @@
-"""The Ray Data graph of labelling, and the driver's ledger that commits parts as they come in."""
+"""The Ray Data graph of labelling."""
 
-import pickle
-import time
+import logging
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from e2eft.artifacts import Claim
+from e2eft.carried import ACTOR, RETRIES, TASK, carried, raise_carried
 from e2eft.cluster import (
-    carried,
     connect,
     count_gpus,
     is_local,
-    quiet_ray_data,
-    raise_carried,
+    quietly_started,
     require_room,
 )
 from e2eft.config import LabelConfig
-from e2eft.data.corpus import Corpus
-from e2eft.data.labels import DEGRADED, INDEX_SCHEMA, OK, REJECTED, encode_index, part_path
-from e2eft.label.chunks import Work, decode_part, from_table, to_table, write_chunk
+from e2eft.data.corpus import planned_rows
+from e2eft.data.reading import ANY_SIZE
+from e2eft.label.books import Books, Portion
+from e2eft.label.chunks import (
+    Work,
+    decode_part,
+    from_table,
+    lost_row,
+    packed_rows,
+    to_table,
+    unpacked_rows,
+    write_chunk,
+)
+from e2eft.label.progress import Progress
 
-PROGRESS_EVERY_S = 10.0
-CORPUS = "corpus"
+log = logging.getLogger(__name__)
 
 
-def decode_parts(table: pa.Table, works: tuple[Work, ...]) -> Iterator[pa.Table]:
-    """Rows of parts to rows of chunks."""
-    for number, packed in zip(
-        table["corpus"].to_pylist(), table["images"].to_pylist(), strict=True
-    ):
-        for items in decode_part(pickle.loads(packed), works[number]):
+def decode_portions(table: pa.Table, works: tuple[Work, ...]) -> Iterator[pa.Table]:
+    """Rows of portions to rows of chunks."""
+    for row in table.to_pylist():
+        portion = Portion(**row)
+        work = works[portion.corpus]
+        planned = planned_rows(work.writer.store, portion.start, portion.stop)
+        if work.as_it_is:
+            planned = [row | {"size_bytes": ANY_SIZE} for row in planned]
+        for items in decode_part(planned, work):
             yield to_table([items])
 
 
-def write_chunks(table: pa.Table, works: tuple[Work, ...]) -> pa.Table:
-    """Rows of chunks to rows of the index, each with the number of its corpus."""
-    chunks = from_table(table)
-    rows = [row for items in chunks for row in write_chunk(items, works[items[0].corpus])]
-    numbers = [item.corpus for items in chunks for item in items]
-    return pa.Table.from_pylist(rows, INDEX_SCHEMA).append_column(
-        CORPUS, pa.array(numbers, pa.int32())
-    )
+def write_chunks(table: pa.Table, works: tuple[Work, ...]) -> Iterator[pa.Table]:
+    """Rows of chunks to rows of the index, those of a chunk packed into one."""
+    for items in from_table(table):
+        corpus = items[0].corpus
+        yield packed_rows(corpus, write_chunk(items, works[corpus]))
 
 
-@dataclass(frozen=True)
-class Backlog:
-    """What is still to be labelled of one corpus."""
+def label_parts(config: LabelConfig, model: Any, ledgers: Sequence[Books]) -> Iterator[Progress]:
+    """Labels what is left of the corpora, into their ledgers; yields from time to time how far it
+    is.
 
-    claim: Claim
-    corpus: Corpus
-    work: Work
-    rows_of_part: dict[int, list[dict[str, Any]]]
-
-
-@dataclass
-class Ledger:
-    """Collects index rows in any order, and commits every part whose rows are all there."""
-
-    claim: Claim
-    sizes: dict[int, int]
-    waiting: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            self.waiting.setdefault(row["part"], []).append(row)
-        for part in {row["part"] for row in rows}:
-            if len(self.waiting[part]) == self.sizes[part]:
-                content = encode_index(self.waiting.pop(part), self.claim.digest)
-                self.claim.require_owner(fresh=True)
-                self.claim.writer.create(part_path(part), content)
-
-
-@dataclass
-class Progress:
-    """Counts of each corpus, their sum and its rate, as lines that a log can keep."""
-
-    planned: int
-    before: int
-    corpora: list[Counter[str]]
-    started: float = field(default_factory=time.monotonic)
-    reported: float = field(default_factory=time.monotonic)
-
-    @property
-    def outcomes(self) -> Counter[str]:
-        return sum(self.corpora, Counter())
-
-    @property
-    def images_per_s(self) -> float:
-        return self.outcomes.total() / max(time.monotonic() - self.started, 1e-6)
-
-    def add(self, corpus: int, rows: list[dict[str, Any]]) -> bool:
-        """Whether it is time for a line."""
-        self.corpora[corpus].update(row["status"] for row in rows)
-        done = self.before + self.outcomes.total()
-        due = time.monotonic() - self.reported > PROGRESS_EVERY_S or done == self.planned
-        if due:
-            self.reported = time.monotonic()
-        return due
-
-    def line(self) -> str:
-        outcomes, rate = self.outcomes, self.images_per_s
-        done = self.before + outcomes.total()
-        return (
-            f"{done}/{self.planned} images  {rate:.2f}/s  {outcomes[OK]} ok  "
-            f"{outcomes[DEGRADED]} degraded  {outcomes[REJECTED]} rejected  "
-            f"{(self.planned - done) / rate:.0f} s left"
-        )
-
-
-def label_parts(config: LabelConfig, model: Any, backlogs: list[Backlog]) -> Iterator[Progress]:
-    """Labels and commits what is left of the corpora; yields from time to time how far it is.
+    Images that shared a process which kept dying are labelled one by one; one that does it alone is
+    rejected.
 
     Args:
-        config: model, task, sampling and resources, which all of the corpora share.
+        config: model, task, sampling and resources, which all of the corpora share; the size at
+            which the model sees a corpus is its ledger's `work`'s.
         model: the `PinnedModel`.
+        ledgers: in the order of their corpora's numbers.
 
     Raises:
         ValueError: if the cluster has no room for `config.actors`.
         E2eftError: of a worker that had to give up, e.g. a `StorageError` or `ModelError`.
     """
-    sizes = [{part: len(rows) for part, rows in b.rows_of_part.items()} for b in backlogs]
-    ledgers = [Ledger(b.claim, size) for b, size in zip(backlogs, sizes, strict=True)]
-    planned = sum(len(b.corpus) for b in backlogs)
-    left = sum(sum(size.values()) for size in sizes)
-    progress = Progress(planned, planned - left, [Counter() for _ in backlogs])
-    parts = [(b.work.corpus, rows) for b in backlogs for rows in b.rows_of_part.values()]
-    for corpus, rows in run_graph(config, parts, model, tuple(b.work for b in backlogs)):
-        ledgers[corpus].add(rows)
-        if progress.add(corpus, rows):
-            yield progress
+    planned = sum(len(ledger.corpus) for ledger in ledgers)
+    left = sum(ledger.images for ledger in ledgers)
+    progress = Progress(planned, planned - left, [Counter() for _ in ledgers])
+    works = tuple(ledger.work for ledger in ledgers)
+
+    def entered(coming: Iterable[tuple[int, pa.Table]]) -> Iterator[Progress]:
+        for corpus, rows in coming:
+            ledgers[corpus].add(rows)
+            if progress.add(corpus, rows):
+                yield progress
+
+    portions = [portion for ledger in ledgers for portion in ledger.portions]
+    yield from entered(run_graph(config, portions, model, works))
+    if alone := _lost(ledgers):
+        log.warning(
+            "%d images are left of parts during which a process died %d times; they are labelled "
+            "one at a time",
+            len(alone),
+            RETRIES + 1,
+        )
+        yield from entered(run_graph(config, alone, model, works))
+        yield from entered(
+            (one.corpus, lost_row(works[one.corpus], one.start)) for one in _lost(ledgers)
+        )
+
+
+def _lost(ledgers: Sequence[Books]) -> list[Portion]:
+    return [
+        Portion(ledger.work.corpus, index, index + 1)
+        for ledger in ledgers
+        for index in ledger.lost()
+    ]
 
 
 def run_graph(
-    config: LabelConfig,
-    parts: list[tuple[int, list[dict[str, Any]]]],
-    model: Any,
-    works: tuple[Work, ...],
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Index rows with the number of their corpus, in any order, each once, as soon as its files
-    are written on whichever machine.
+    config: LabelConfig, portions: list[Portion], model: Any, works: tuple[Work, ...]
+) -> Iterator[tuple[int, pa.Table]]:
+    """Index rows with the number of their corpus, in any order, each at most once, as soon as its
+    files are written on whichever machine.
 
-    Args:
-        parts: the number of a corpus in `works`, and the plan of a part of it.
+    Missing are rows of images that shared a portion with one that its process did not survive.
     """
+    from ray.data import DataContext
+
     connect()
-    quiet_ray_data()
-    dataset = _graph(config, parts, model, works)
-    for block in raise_carried(dataset.iter_batches(batch_size=None, batch_format="pyarrow")):
-        for number in block[CORPUS].unique().to_pylist():
-            rows = block.filter(pc.field(CORPUS) == number).drop_columns([CORPUS])
-            yield number, rows.to_pylist()
+    context = DataContext.get_current().copy()
+    # What is lost with a process is missed by the ledger, and must not end the rest.
+    context.max_errored_blocks = -1
+    # A chunk goes on as soon as it is there.
+    context.target_max_block_size = 1
+    with DataContext.current(context):
+        dataset = _graph(config, portions, model, works)
+    with _without_tracebacks():
+        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        for block in raise_carried(quietly_started(blocks)):
+            yield from unpacked_rows(block)
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Keeps quiet what Ray Data prints for a block that is lost."""
+    printing = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+    before = printing.level
+    printing.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        printing.setLevel(before)
 
 
 def _graph(
-    config: LabelConfig,
-    parts: list[tuple[int, list[dict[str, Any]]]],
-    model: Any,
-    works: tuple[Work, ...],
+    config: LabelConfig, portions: list[Portion], model: Any, works: tuple[Work, ...]
 ) -> Any:
     import ray.data
 
     from e2eft.label.labeller import Labeller
 
-    packed = [{CORPUS: number, "images": pickle.dumps(rows)} for number, rows in parts]
     common: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    on_cpu = {"num_cpus": config.decode_cpus, "fn_kwargs": {"works": works}}
-    dataset: Any = ray.data.from_items(packed, override_num_blocks=len(packed))
+    on_cpu = {
+        "num_cpus": config.decode_cpus,
+        "memory": _memory(works),
+        **TASK,
+        "fn_kwargs": {"works": works},
+    }
+    alone = all(len(portion) == 1 for portion in portions)
+    # Who shares an actor's queue with a deadly image would be retried as often.
+    pool = ray.data.ActorPoolStrategy(
+        size=config.actors, max_tasks_in_flight_per_actor=1 if alone else None
+    )
+    dataset: Any = ray.data.from_items(
+        [vars(portion) for portion in portions], override_num_blocks=len(portions)
+    )
     return (
-        dataset.map_batches(carried(decode_parts), **common, **on_cpu)
+        dataset.map_batches(carried(decode_portions, defects=True), **common, **on_cpu)
         .map_batches(
-            carried(Labeller),
+            carried(Labeller, defects=True),
             **common,
             **reserved(config),
+            **ACTOR,
             fn_constructor_args=(_ship(model), config.task, config.sampling),
-            compute=ray.data.ActorPoolStrategy(size=config.actors),
+            compute=pool,
         )
-        .map_batches(carried(write_chunks), **common, **on_cpu)
+        .map_batches(carried(write_chunks, defects=True), **common, **on_cpu)
     )
+
+
+def _memory(works: tuple[Work, ...]) -> float:
+    """What a task declares, so that Ray does not start more of them at once than a machine has
+    memory for; no more than lets two of them run on the largest one."""
+    import ray
+
+    largest = max(node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"])
+    return min(max(work.peak_bytes for work in works), largest // 2)
 
 
 def reserved(config: LabelConfig) -> dict[str, float]:

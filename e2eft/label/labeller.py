@@ -1,9 +1,11 @@
 """The actor that holds a model: chunks of images in, chunks of predictions out."""
 
+import logging
+import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,11 @@ from e2eft.walk import digest_files
 
 if TYPE_CHECKING:
     from ray import ObjectRef
+
+log = logging.getLogger(__name__)
+
+ACCELERATOR_FAILED = 70
+"""Exit code of a process that ends itself (EX_SOFTWARE)."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +66,49 @@ class Labeller:
     def label(self, items: list[Item]) -> list[Item]:
         """The items with predictions in place of their pixels; rejected ones as they are.
 
-        A batch that does not fit into the accelerator's memory is halved until it does.
+        A batch that does not fit into memory is halved until it does; one on which the model fails
+        otherwise is taken apart. An image that fails alone is rejected.
         """
-        import torch
-
         todo = [item for item in items if item.array is not None]
         if not todo:
             return items
         started = time.perf_counter()
+        predictions, failure = self._attempted(todo)
+        if failure is None:
+            seconds = (time.perf_counter() - started) / len(todo)
+            return [
+                item.predicted(prediction, seconds)
+                for item, prediction in zip(todo, predictions, strict=True)
+            ]
+        if len(todo) == 1:
+            return [todo[0].rejected(failure.reason, failure.detail)]
+        size = (len(todo) + 1) // 2 if failure.reason == "model_oom" else 1
+        parts = (todo[start : start + size] for start in range(0, len(todo), size))
+        return [item for part in parts for item in self.label(part)]
+
+    def _attempted(self, items: list[Item]) -> tuple[list[np.ndarray], "Failure | None"]:
+        """The predictions, or why there are none. What the attempt held is free afterwards."""
         try:
-            predictions = self._predict(todo)
-        except torch.OutOfMemoryError as error:
+            return self._predict(items), None
+        except Exception as error:
+            # No more of it than its text: with its frames it holds the tensors of the attempt.
+            failure = failure_of(error)
+        self._recover()
+        return [], failure
+
+    def _recover(self) -> None:
+        """Ends this process if its accelerator answers no more: every image that comes later would
+        be rejected for what this one has done. Ray starts another process and tries again."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return
+        try:
             torch.cuda.empty_cache()
-            if len(todo) == 1:
-                return [todo[0].rejected("model_oom", str(error))]
-            half = len(todo) // 2
-            return self.label(todo[:half]) + self.label(todo[half:])
-        seconds = (time.perf_counter() - started) / len(todo)
-        return [
-            item.predicted(prediction, seconds)
-            for item, prediction in zip(todo, predictions, strict=True)
-        ]
+            torch.zeros(1, device="cuda").add_(1).cpu()
+        except Exception:
+            log.exception("the accelerator has failed; this process ends")
+            os._exit(ACCELERATOR_FAILED)
 
     def _predict(self, items: list[Item]) -> list[np.ndarray]:
         from e2eft.model.inference import PreparedImage, predict
@@ -90,6 +119,28 @@ class Labeller:
             if item.array is not None
         ]
         return predict(self.estimator, self.task, images, self.sampling, len(images))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a model gave no prediction: `model_oom` or `model_failed`, and what it said."""
+
+    reason: str
+    detail: str
+
+
+def failure_of(error: Exception) -> Failure:
+    """What an exception of a model means."""
+    import torch
+
+    text = " ".join(str(error).split())
+    # torch has no type for memory that the machine itself lacks.
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "DefaultCPUAllocator" in text
+    )
+    if is_memory:
+        return Failure("model_oom", text)
+    return Failure("model_failed", f"{type(error).__name__}: {text}")
 
 
 def _on_this_machine(model: ShippedModel) -> tuple[ModelSource, Path | None]:
@@ -115,7 +166,7 @@ def _on_this_machine(model: ShippedModel) -> tuple[ModelSource, Path | None]:
             target = inside(folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(memoryview(ray.get(content)))
-        source = ModelSource(model.source.name, str(folder), str(folder))
+        source = replace(model.source, unet=str(folder), shared=str(folder))
         if digest_files(model_files(source)) != model.digest:
             raise ModelError(f"model {model.source.name!r} arrived damaged")
     except BaseException:

@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING
 
 from e2eft.artifacts import Artifact, Claim, Owned, Parent, Place, look, read_json
 from e2eft.cluster import connect
-from e2eft.config import LabelConfig
-from e2eft.data.corpus import (
-    PLAN,
-    Corpus,
-    check_apart,
-    encode_plan,
-    is_artifact,
-    read_plan,
-    survey,
-)
+from e2eft.config import MAX_PROCESSING_PX, VAE_FACTOR, LabelConfig
+from e2eft.data.corpus import PLAN, Corpus, check_apart, encode_plan, is_artifact, read_plan, survey
 from e2eft.data.labels import KIND
 from e2eft.data.shards import open_shards
-from e2eft.errors import ConflictError, DamagedError, E2eftError, MissingError
+from e2eft.data.sources.reasons import MAY_MEND
+from e2eft.errors import ConflictError, DamagedError, MissingError
 from e2eft.label.graph import reserved
+from e2eft.label.sampling import LabelError, filled_in, target_of, tell_if_mirrored
 from e2eft.storage import Store, absolute, on_this_disk, open_store
 from e2eft.tracking import check_tracking, download_model, is_registry_uri
 
@@ -36,10 +30,6 @@ MODEL_PIN = "plan/model.json"
 GALLERY = "gallery.html"
 _LABELS = {"depth": (".png",), "normals": (".png",), "npy": (".npy", ".normals.npy"),
            "preview": (".jpg",)}  # fmt: skip
-
-
-class LabelError(E2eftError):
-    """A labelling job that cannot go on or be committed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +46,28 @@ class Opened:
     corpus: Corpus
     target: str
 
+    @property
+    def is_retry(self) -> bool:
+        """Whether its labels are finished, and some images are tried again."""
+        return self.place.finished is not None
+
 
 def located(config: LabelConfig) -> LabelConfig:
-    """The configuration with local paths resolved, so that they mean the same everywhere."""
+    """The configuration with local paths resolved, so that they mean the same everywhere, and with
+    what its --model-card says.
+
+    Raises:
+        ModelError, StorageError: if that is no card.
+    """
+    from e2eft.model.card import given_card
+
     here = None if is_registry_uri(config.model) else on_this_disk(config.model)
     return config.model_copy(
         update={
             "out": absolute(config.out),
             "images": absolute(config.images),
             "model": str(here) if here and here.is_dir() else config.model,
+            "card_digest": given_card(config.model_card)[1],
         }
     )
 
@@ -79,8 +82,11 @@ def open_job(config: LabelConfig, scratch: Path) -> Opened | Artifact:
         ValueError: (and its subclasses) for what the user can correct: no such model or images, an
             output made with another configuration.
     """
+    from e2eft.model.card import given_card
     from e2eft.model.pinned import require_task
 
+    card, digest = given_card(config.model_card)
+    config = config.model_copy(update={"card_digest": digest})  # Of this very text.
     check_apart(config.images, config.out)
     store = open_store(config.out)
     images = _shards(config.images)
@@ -90,34 +96,51 @@ def open_job(config: LabelConfig, scratch: Path) -> Opened | Artifact:
     if pin:
         begun_with = Parent("model", pin.uri, _digest_now(pin))
         place = look(store, KIND, config, (begun_with, *images), owned_by(store))
-        if place.finished:
-            return place.finished
+        if place.finished and not _is_retry(config, place):
+            return tell_if_mirrored(place.finished)
     scratch.mkdir()
-    model = _pinned(config, pin.uri if pin else config.model, scratch)
+    model = _pinned(config, pin.uri if pin else config.model, scratch, card)
     require_task(model, config.task)
     _require_fitting(model, config)
     now = Parent("model", model.uri, model.digest)
     place = look(store, KIND, config, (now, *images), owned_by(store))
-    if place.finished:
-        return place.finished
+    if place.finished and not _is_retry(config, place):
+        return tell_if_mirrored(place.finished)
     if pin and pin.digest != model.digest and not place.replaces:
         raise LabelError(  # of version 1, whose claim does not tell
             f"the model {pin.uri} has changed since this job began (digest {pin.digest[:16]}, now "
             f"{model.digest[:16]}); put it back, or --overwrite to label anew"
         )
-    target = model.card.target or _target_of(config.task)
-    return Opened(config, place, model, _corpus(place, config), target)
+    if config.overwrite:
+        # It takes seconds to tell, and is worth them where something may be deleted, perhaps by a
+        # job that this is a part of.
+        from e2eft.model.pretrained import require_tensors
+
+        require_tensors(model.source)
+    config, model = filled_in(config, model, place)
+    return Opened(config, place, model, _corpus(place, config), target_of(model.card, config.task))
 
 
-def _target_of(task: str) -> str:
-    """In the task's words; torch comes with it."""
-    from e2eft.tasks import get_task
-
-    return get_task(task).target
+def _is_retry(config: LabelConfig, place: Place) -> bool:
+    """Whether finished labels have images that shall be tried again."""
+    reasons = place.finished.details["reject_reasons"] if place.finished else {}
+    return config.retry and not MAY_MEND.isdisjoint(reasons)
 
 
 def _require_fitting(model: PinnedModel, config: LabelConfig) -> None:
-    """Raises LabelError if the model does not take what --initial-latent gives it."""
+    """Raises LabelError if the model does not take what --initial-latent gives it, knows fewer
+    timesteps than --steps, or is to see images of a size that no model sees."""
+    size = config.processing_size
+    if size and not VAE_FACTOR <= size <= MAX_PROCESSING_PX:
+        raise LabelError(
+            f"--processing-size {size}: choose from {VAE_FACTOR} to {MAX_PROCESSING_PX} pixels"
+        )
+    steps = config.sampling.steps or model.card.steps
+    if steps > model.timesteps:
+        raise LabelError(
+            f"--steps {steps}: the model {model.name} has {model.timesteps} timesteps; choose as "
+            "many or fewer"
+        )
     initial = config.sampling.initial_latent or model.card.initial_latent
     if (initial != "none") != model.sees_image:
         takes, choices = ("a", "gaussian or zeros") if model.sees_image else ("no", "none")
@@ -171,7 +194,7 @@ def _digest_now(pin: _Pin) -> str:
     return pin.digest
 
 
-def _pinned(config: LabelConfig, uri: str, scratch: Path) -> PinnedModel:
+def _pinned(config: LabelConfig, uri: str, scratch: Path, card: str) -> PinnedModel:
     """The model at `uri`, fixed to what is there now."""
     from e2eft.model.pinned import pin_model
 
@@ -179,7 +202,7 @@ def _pinned(config: LabelConfig, uri: str, scratch: Path) -> PinnedModel:
     if is_registry_uri(uri):
         registered = download_model(config.tracking, uri, scratch / "registered")
         uri, location = registered.uri, str(registered.folder)
-    return pin_model(config.model, uri, location, scratch)
+    return pin_model(config.model, uri, location, scratch, card)
 
 
 def _corpus(place: Place, config: LabelConfig) -> Corpus:
@@ -226,7 +249,7 @@ def owned_by(store: Store) -> Owned:
     """What this stage writes there: of folders that a user may use too, only the plan's names."""
     return Owned(
         patterns=(r"gallery\.html",),
-        results=(r"index/part-\d{6}\.parquet",),
+        results=(r"index/part-\d{6}\.parquet", r"retried/\d{6}\.parquet"),
         last=(r"plan/images\.parquet", r"plan/model\.json"),
         also=_labels_of(store),
     )

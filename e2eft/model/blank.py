@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
+from e2eft.model.libraries import (
+    AutoencoderKL,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    DDIMScheduler,
+    UNet2DConditionModel,
+)
 
 TEXT_WIDTH = 64
 INITIAL_LOG_VARIANCE = -6.0

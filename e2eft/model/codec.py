@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
 from e2eft.errors import E2eftError
+from e2eft.model.libraries import AutoencoderKL
 
 ENCODING_SETTINGS = (
     "act_fn",

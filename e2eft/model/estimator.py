@@ -123,8 +123,7 @@ class Estimator:
     def run(
         self, rgb: Float[Tensor, "n 3 h w"], sampling: SamplingConfig, seeds: list[int]
     ) -> Float[Tensor, "n 3 h w"]:
-        """As a configuration asks, with the card's initial latent where it leaves that open."""
+        """As a configuration asks, and as the card says where it leaves something open."""
         initial = sampling.initial_latent or self.card.initial_latent
-        return self(
-            rgb, steps=sampling.steps, spacing=sampling.spacing, initial=initial, seeds=seeds
-        )
+        steps, spacing = sampling.steps or self.card.steps, sampling.spacing or self.card.spacing
+        return self(rgb, steps=steps, spacing=spacing, initial=initial, seeds=seeds)

@@ -47,7 +47,9 @@ def predict(
     axes).
 
     Images of equal size share a forward pass; the order of the results is that of the images.
+    Normals are read in the axes that the model's card says they are in.
     """
+    task = task.read_from(estimator.card.axes, estimator.card.full_z_range)
     by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for number, image in enumerate(images):
         by_size[image.rgb.shape].append(number)

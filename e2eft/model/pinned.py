@@ -1,27 +1,33 @@
 """A model fixed to its bytes: what a long job must not see change under it."""
 
+import logging
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from e2eft.artifacts import MANIFEST, Parent, entries, load_artifact
 from e2eft.model.card import CARD_NAME, ModelCard
-from e2eft.model.hub import ModelError, commit_of, one_line, pinned
+from e2eft.model.components import INDEX
+from e2eft.model.hub import ModelError, commit_of, fetched, pinned
 from e2eft.model.source import (
     BLANK,
     MODEL_FOLDER,
     MODEL_KIND,
     ModelSource,
-    channels_of,
     find_model,
+    fixed,
     locate_model,
-    read_card,
+    recognized,
 )
+from e2eft.model.weights import STEMS, is_read, no_weights, require_weights, variant_of
 from e2eft.storage import Store, absolute, on_this_disk, open_store
 from e2eft.walk import digest_files, digest_lines, walk_files
 
+log = logging.getLogger(__name__)
+
 COMPONENTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
-ROOT_FILES = ("model_index.json", CARD_NAME)
+ROOT_FILES = (INDEX, CARD_NAME)
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,9 @@ class PinnedModel:
     """A model whose files are on this machine.
 
     name: as it was asked for; uri: what that was resolved to, e.g. a registered version, or a
-    commit of the hub; digest: SHA-256 over its files' names and digests; sees_image: whether its
-    UNet has channels for an image's latent beside the target's.
+    commit of the hub; digest: SHA-256 over its files' names and digests; card: what counts, which
+    may be another than its own; sees_image: whether its UNet has channels for an image's latent
+    beside the target's; timesteps: of its noise schedule.
     """
 
     name: str
@@ -39,6 +46,7 @@ class PinnedModel:
     source: ModelSource
     card: ModelCard
     sees_image: bool
+    timesteps: int
 
 
 def model_files(source: ModelSource) -> dict[str, Path]:
@@ -127,45 +135,81 @@ def _stored_digest(store: Store, folder: str) -> str:
     return digest_lines({name: entry.sha256 for name, entry in zip(wanted, read, strict=True)})
 
 
-def pin_model(name: str, uri: str, location: str, scratch: Path) -> PinnedModel:
+def pin_model(name: str, uri: str, location: str, scratch: Path, card: str = "") -> PinnedModel:
     """Brings a model to this machine if it is not there, and fixes it.
 
     Args:
         name, uri: see `PinnedModel`.
         location: where `find_model` finds it.
         scratch: a local folder for what must be copied.
+        card: the text of one that counts instead of the model's own.
 
     Raises:
-        ModelError: if there is none, or a component is missing.
+        ModelError: if there is none, or none that is taken, or if a file of it is missing or
+            broken.
     """
-    source = find_model(location, scratch)
+    source = replace(fixed(find_model(location, scratch)), name=name, card=card)
+    found = recognized(source)
     if not Path(source.unet).is_dir():
-        source = _fetched(source)
+        source = brought_here(source)
         uri = pinned(location, Path(source.unet).name)  # The folder is called by the commit.
     files = model_files(source)
-    for component in COMPONENTS:
-        if not any(path.startswith(f"{component}/") for path in files):
-            raise ModelError(f"model {name!r}: its folder {component}/ is missing or empty")
-    channels = channels_of(source)
-    card = read_card(source, *channels)
-    return PinnedModel(name, uri, digest_files(files), source, card, channels[0] > channels[1])
+    require_all_weights(source)
+    if found.note:
+        log.info("%s", found.note)
+    digest = digest_files(files)
+    return PinnedModel(name, uri, digest, source, found.card, found.sees_image, found.timesteps)
 
 
-def _fetched(source: ModelSource) -> ModelSource:
-    """A model of the hub, brought to this machine's cache."""
-    from huggingface_hub import snapshot_download
+def require_all_weights(source: ModelSource) -> None:
+    """Raises ModelError if the weights of a model on this machine are not all there and whole."""
+    for component in STEMS:
+        folder = source.folder(component)
+        assert folder is not None, "it is on the hub"
+        require_weights(source.name, component, folder)
 
-    wanted = [f"{part}/*.{kind}" for part in COMPONENTS for kind in ("json", "txt", "safetensors")]
-    try:
-        folder = snapshot_download(
-            source.unet,
-            revision=source.revision or None,
-            allow_patterns=[*ROOT_FILES, *wanted],
-            ignore_patterns=["*fp16*", "*non_ema*", "*openvino*", "*flax*"],
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {source.name!r}: {one_line(error)}") from error
-    return ModelSource(source.name, folder, folder)
+
+def brought_here(source: ModelSource, parts: Collection[str] = tuple(STEMS)) -> ModelSource:
+    """The same model, in this machine's cache if it was on the hub.
+
+    Args:
+        parts: components whose weights are needed.
+
+    Raises:
+        ModelError: if neither the hub nor the cache has it, or if it has no weights that are read.
+    """
+    if Path(source.unet).is_dir():
+        return source
+    folder = str(fetched(source.repository, lambda files: _wanted(source.name, files, parts)))
+    return replace(source, unet=folder, shared=folder, revision="")
+
+
+def _wanted(name: str, files: list[str], parts: Collection[str]) -> list[str]:
+    """Which files of a model of the hub are fetched."""
+    variants: dict[str, str] = {}
+    for component in parts:
+        names = list(_names_in(component, files))
+        variant = variant_of(component, names)
+        if variant is None:
+            raise no_weights(name, component, names)
+        variants[component] = variant
+    return [file for file in files if file in ROOT_FILES or _is_wanted(file, variants)]
+
+
+def _is_wanted(file: str, variants: dict[str, str]) -> bool:
+    component, _, name = file.rpartition("/")
+    if component not in COMPONENTS:
+        return False
+    if component in STEMS and name != "config.json":
+        return component in variants and is_read(component, name, variants[component])
+    return name.endswith((".json", ".txt"))
+
+
+def _names_in(component: str, files: list[str]) -> Iterator[str]:
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        if folder == component:
+            yield name
 
 
 def require_task(model: PinnedModel, task: str) -> None:

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from e2eft.config import InitialLatent, Spacing
+from e2eft.model.libraries import DDIMScheduler
 
 Parametrization = Literal["v_prediction", "epsilon", "sample"]
 
@@ -32,7 +32,8 @@ class NoiseSchedule:
         """The schedule of a diffusers DDIM configuration, zero-terminal-SNR only if it says so.
 
         Raises:
-            ValueError: for epsilon prediction on a zero-SNR schedule, where x_0 is undefined.
+            ValueError: for epsilon prediction on a zero-SNR schedule, where x_0 is undefined; for
+                betas that are no schedule.
         """
         config: Any = scheduler.config
         if config.prediction_type not in ("v_prediction", "epsilon", "sample"):
@@ -42,7 +43,11 @@ class NoiseSchedule:
             )
         if config.prediction_type == "epsilon" and float(scheduler.alphas_cumprod[-1]) <= 0:
             raise ValueError("epsilon prediction is undefined at t = T-1 on a zero-SNR schedule")
-        return cls(scheduler.alphas_cumprod.float(), config.prediction_type, scheduler)
+        alphas = scheduler.alphas_cumprod
+        falls = bool((alphas[1:] <= alphas[:-1]).all()) and float(alphas[-1]) < float(alphas[0])
+        if not falls or not 0 <= float(alphas[-1]) <= float(alphas[0]) <= 1:
+            raise ValueError("its betas add no noise from step to step; copy it again")
+        return cls(alphas.float(), config.prediction_type, scheduler)
 
     def to(self, device: torch.device | str) -> "NoiseSchedule":
         """The same schedule, its coefficients on the device where they are looked up."""

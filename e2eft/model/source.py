@@ -1,81 +1,88 @@
 """Where a model's files lie, and what it is; neither torch nor diffusers, so drivers start fast."""
 
 import json
-import logging
+import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from e2eft.artifacts import MANIFEST, load_artifact
-from e2eft.model.card import CARD_NAME, ModelCard
-from e2eft.model.hub import ModelError, hub_id
-from e2eft.storage import Store, download_folder, on_this_disk, open_store
-
-log = logging.getLogger(__name__)
+from e2eft.errors import MissingError
+from e2eft.model.components import INDEX, Reader
+from e2eft.model.hub import ModelError, commit_of, content_of, hub_id, names_of, pinned
+from e2eft.model.others import HEAD_BYTES, TAKEN, files_of_something_else, lone_file
+from e2eft.model.recognition import Recognized, recognize
+from e2eft.storage import Store, absolute, download_folder, on_this_disk, open_store
 
 BASES = Path(__file__).parent.parent / "bases"
 PACKAGED = ("tiny-sd", "tiny-marigold-depth")
 """Small models shipped with the package; they share everything but their UNets."""
 BLANK = "blank"
 """The same architecture with random weights, for building the packaged models anew."""
+_NEARLY_REGISTERED = re.compile(r"(models?|runs|dbfs|mlflow[\w-]*):", re.IGNORECASE)
+"""How names begin that mean something in MLflow, and are none of a registered model here."""
 MODEL_KIND = "model"
 MODEL_FOLDER = "model"
 """Where a training run's artifact keeps the model."""
-IMAGE_PIPELINE = "StableDiffusionPipeline"
-PIPELINES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
 
 
 @dataclass(frozen=True)
 class ModelSource:
     """Where each component of a model lies: a folder or hub id, and the subfolder in it.
 
-    revision: of a hub id; "": the newest one.
+    revision: of a hub id; "": the newest one. card: the text of a card that counts instead of the
+    model's own; "": none.
     """
 
     name: str
     unet: str
     shared: str
     revision: str = ""
+    card: str = ""
 
     def of(self, component: str) -> dict[str, str]:
         """Arguments of `from_pretrained` for one component."""
-        root = self.unet if component == "unet" else self.shared
-        place = {"pretrained_model_name_or_path": root, "subfolder": component}
+        place = {"pretrained_model_name_or_path": self._root(component), "subfolder": component}
         return place | ({"revision": self.revision} if self.revision else {})
 
-    def text(self, name: str) -> str | None:
-        """A file of the model's root, or None if there is none."""
-        return self._read(self.unet, name)
+    def folder(self, component: str) -> Path | None:
+        """Where a component lies on this machine, unless it has to be fetched."""
+        root = Path(self._root(component))
+        return root / component if root.is_dir() else None
 
-    def setting(self, component: str, name: str) -> Any:
-        """One of a component's configuration.
+    def text(self, path: str) -> str | None:
+        """A text file by its path in the model, or None if there is none.
 
         Raises:
-            ModelError: if it is not there.
+            ModelError: if it is no text, or of the hub, which does not answer.
         """
-        root = self.of(component)["pretrained_model_name_or_path"]
-        text = self._read(root, f"{component}/config.json")
-        if text is None:
-            raise ModelError(f"model {self.name!r}: its {component}/config.json is missing")
-        try:
-            return json.loads(text)[name]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"model {self.name!r}: its {component}/config.json does not say {name}"
-            ) from error
-
-    def _read(self, root: str, name: str) -> str | None:
+        component, _, _ = path.rpartition("/")
+        root = self._root(component or "unet")
         if Path(root).is_dir():
-            path = Path(root, name)
-            return path.read_text() if path.is_file() else None
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+            file = Path(root, path)
+            content = file.read_bytes() if file.is_file() else None
+        else:
+            content = content_of(self.repository, path)
+        return None if content is None else decoded(self.name, path, content)
 
-        try:
-            return Path(hf_hub_download(root, name, revision=self.revision or None)).read_text()
-        except EntryNotFoundError:
-            return None
+    @property
+    def repository(self) -> str:
+        """As a model of the hub is called."""
+        return pinned(self.unet, self.revision) if self.revision else self.unet
+
+    def _root(self, component: str) -> str:
+        return self.unet if component == "unet" else self.shared
+
+
+def decoded(name: str, path: str, content: bytes) -> str:
+    """Raises ModelError for a file that is no text."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ModelError(f"model {name!r}: its {path} is no text; copy it again") from None
 
 
 def find_model(name: str, scratch: Path | None = None) -> ModelSource:
@@ -95,14 +102,21 @@ def find_model(name: str, scratch: Path | None = None) -> ModelSource:
 
         folder = str(write_blank_model(_scratch(scratch) / BLANK))
         return ModelSource(name, folder, folder)
-    if "://" in name or on_this_disk(name):
+    here = on_this_disk(name)
+    if here is not None and here.is_file():
+        store = open_store(str(here.parent))
+        what = lone_file(here.name, lambda file: store.read_range(file, 0, HEAD_BYTES)) or "a file"
+        raise ModelError(f"model {name!r} is {what}; {TAKEN}")
+    if "://" in name or here is not None:
         folder = str(_local_copy(name, scratch))
         return ModelSource(name, folder, folder)
     found = hub_id(name)
     if found is None:
         known = ", ".join(PACKAGED)
+        nearly = _NEARLY_REGISTERED.match(name)
+        what = "is no registered model's name" if nearly else "is not there"
         raise ModelError(
-            f"model {name!r} is not there; give a folder, a run's URI, a hub id "
+            f"model {name!r} {what}; give a folder, a run's URI, a hub id "
             f"(owner/name), models:/name@alias, or one of: {known}"
         )
     repository, revision = found
@@ -123,14 +137,54 @@ def locate_model(uri: str) -> tuple[Store, str]:
     store = open_store(uri)
     subfolder = ""
     if store.exists(MANIFEST):
-        index = load_artifact(uri, MODEL_KIND).path(f"{MODEL_FOLDER}/model_index.json")
+        index = load_artifact(uri, MODEL_KIND).path(f"{MODEL_FOLDER}/{INDEX}")
         subfolder = index.rpartition("/")[0]
-    if not store.exists("/".join(filter(None, [subfolder, "model_index.json"]))):
-        raise ModelError(
-            f"{uri} holds neither a finished training run ({MANIFEST}) nor a model in diffusers "
-            "layout (model_index.json)"
-        )
+    if not store.exists(_inside(subfolder, INDEX)):
+        raise ModelError(_no_model(store, subfolder))
     return store, subfolder
+
+
+def _inside(folder: str, path: str) -> str:
+    return "/".join(filter(None, [folder, path]))
+
+
+def _no_model(store: Store, folder: str) -> str:
+    names = list(store.names(folder))
+    if snapshot := _snapshot_below(store, folder, names):
+        return f"{store.uri} is a folder of the hub's cache; give the model in it, {snapshot}"
+    text = store.read(_inside(folder, "config.json")) if "config.json" in names else b"{}"
+
+    def begins(name: str) -> bytes:
+        return store.read_range(_inside(folder, name), 0, HEAD_BYTES)
+
+    return _not_a_model(store.uri, names, text, begins)
+
+
+def _snapshot_below(store: Store, folder: str, names: list[str]) -> str:
+    """A model of the hub's cache in a folder of that; "" if it has none."""
+    inside = "snapshots" if "snapshots" in names else ""
+    below = _inside(folder, inside)
+    for name in sorted(store.names(below)) if inside or store.uri.endswith("/snapshots") else ():
+        if store.exists(_inside(below, f"{name}/{INDEX}")):
+            return f"{store.uri}/{_inside(below, name)}"
+    return ""
+
+
+def _not_a_model(
+    where: str,
+    names: list[str],
+    config: bytes | str,
+    begins: Callable[[str], bytes] | None = None,
+) -> str:
+    content: dict[str, Any] = {}
+    with suppress(ValueError):
+        content = dict(json.loads(config))
+    if what := files_of_something_else(names, content, begins):
+        return f"{where} holds {what}; {TAKEN}"
+    return (
+        f"{where} holds neither a finished training run ({MANIFEST}) nor a model in diffusers "
+        f"layout ({INDEX})"
+    )
 
 
 def _local_copy(uri: str, scratch: Path | None) -> Path:
@@ -140,35 +194,48 @@ def _local_copy(uri: str, scratch: Path | None) -> Path:
     return download_folder(store, subfolder, _scratch(scratch) / "downloaded")
 
 
-def read_card(source: ModelSource, in_channels: int, latent_channels: int) -> ModelCard:
-    """The model's card, or what its layout implies where it has none.
-
-    A released Marigold (`MarigoldDepthPipeline`) was trained on Gaussian noise; a released E2E-FT
-    model is an 8-channel `StableDiffusionPipeline` and starts from zeros; a 4-channel UNet is a
-    plain image model.
-    """
-    if content := source.text(CARD_NAME):
-        return ModelCard.of(json.loads(content))
-    index = json.loads(source.text("model_index.json") or "{}")
-    pipeline = index.get("_class_name", "")
-    task = {pipe: task for task, pipe in PIPELINES.items()}.get(pipeline, "image")
-    if in_channels == latent_channels:
-        return ModelCard(task="image", initial_latent="none")
-    released_e2e = pipeline == IMAGE_PIPELINE
-    initial = "zeros" if released_e2e else "gaussian"
-    log.info("model %s has no %s; assuming initial latent %s", source.name, CARD_NAME, initial)
-    return ModelCard(task=task, initial_latent=initial)
-
-
-def read_source_card(source: ModelSource) -> ModelCard:
-    """The card of a model without loading its weights."""
-    return read_card(source, *channels_of(source))
-
-
-def channels_of(source: ModelSource) -> tuple[int, int]:
-    """Channels that its UNet takes, and channels of a latent.
+def fixed(source: ModelSource) -> ModelSource:
+    """The same; of the hub, the commit that it means now.
 
     Raises:
-        ModelError: if the components' configurations do not say so.
+        ModelError: if that is not known.
     """
-    return source.setting("unet", "in_channels"), source.setting("vae", "latent_channels")
+    if Path(source.unet).is_dir():
+        return source
+    return replace(source, revision=commit_of(source.repository))
+
+
+def recognized(source: ModelSource) -> Recognized:
+    """What a model is.
+
+    Raises:
+        ModelError: as `recognize`.
+    """
+    if not Path(source.unet).is_dir() and source.text(INDEX) is None:
+        names = names_of(source.repository)
+        raise ModelError(_not_a_model(source.name, names, source.text("config.json") or "{}"))
+    return recognize(source.name, source.text, source.card)
+
+
+def recognized_at(name: str) -> Recognized:
+    """What the model of this name is; as `find_model` finds it, but nothing is fetched of it that
+    is not looked at.
+
+    Raises:
+        ModelError: as `recognize`, and if there is none.
+        ArtifactError: for an artifact of another kind.
+    """
+    if "://" not in name:
+        return recognized(fixed(find_model(name)))
+    store, folder = locate_model(absolute(name))
+    return recognize(name, _reader(name, store, folder))
+
+
+def _reader(name: str, store: Store, folder: str) -> Reader:
+    def read(path: str) -> str | None:
+        try:
+            return decoded(name, path, store.read(_inside(folder, path)))
+        except MissingError:
+            return None
+
+    return read

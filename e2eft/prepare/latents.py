@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import torch
 
 from e2eft.artifacts import Claim, FileEntry, Writer, sha256
-from e2eft.cluster import carried, connect, count_gpus, raise_carried, require_room
+from e2eft.carried import ACTOR, carried, raise_carried
+from e2eft.cluster import connect, count_gpus, quietly_started, require_room
 from e2eft.config import PrepareConfig
 from e2eft.data.batch import rgb_tensor
 from e2eft.data.latents import RgbLatents, encode_latents, encode_latents_part, latents_path
@@ -187,9 +188,10 @@ def run_actors(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=actors),
         **reserved(config),
+        **ACTOR,
     )
     started = reported = time.monotonic()
-    for done, _ in enumerate(raise_carried(dataset.iter_rows()), start=1):
+    for done, _ in enumerate(raise_carried(quietly_started(dataset.iter_rows())), 1):
         now = time.monotonic()
         if now - reported > PROGRESS_EVERY_S or done == len(missing):
             reported = now

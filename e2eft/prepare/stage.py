@@ -21,9 +21,11 @@ from e2eft.artifacts import (
     Owned,
     Place,
     look,
+    recorded,
 )
-from e2eft.cluster import carried, connect, is_local, raise_carried
-from e2eft.config import PrepareConfig
+from e2eft.carried import TASK, carried, raise_carried
+from e2eft.cluster import connect, is_local
+from e2eft.config import PrepareConfig, VirtualKittiSource
 from e2eft.data.latents import DETAIL, require_encodable
 from e2eft.data.sample import Sample
 from e2eft.data.shards import (
@@ -32,7 +34,7 @@ from e2eft.data.shards import (
     decode_row,
 )
 from e2eft.data.sources import FrameSource, located, open_source
-from e2eft.data.survey import Survey, planned_line, report_page
+from e2eft.data.survey import Survey, merged, planned_line, report_page
 from e2eft.prepare.inputs import inputs_of
 from e2eft.prepare.parts import (
     RECORDS,
@@ -76,6 +78,7 @@ def run(config: PrepareConfig) -> Artifact:
     places = {"out": absolute(config.out), "source": located(config.source)}
     config, codec = _with_vae(config.model_copy(update=places))
     store = open_store(config.out)
+    config = _with_planes(config, store)
     place = look(store, KIND, config, inputs_of(config, store), OWNED)
     artifact = place.finished
     if artifact is None:
@@ -128,6 +131,21 @@ def _prepare(config: PrepareConfig, claim: Claim, codec: "Codec | None") -> Arti
     return _commit(config, claim, source, records, *cached)
 
 
+def _with_planes(config: PrepareConfig, store: Store) -> PrepareConfig:
+    """The configuration with the way to make normals of depth: the one that this began with."""
+    source = config.source
+    if not isinstance(source, VirtualKittiSource) or source.normal_planes is not None:
+        return config
+    begun = None if config.overwrite else recorded(store)
+    then = begun.config.get("source", {}) if begun and begun.kind == KIND else {}
+    planes = "own"
+    if then.get("kind") == source.kind and then.get("normal_planes", "neighbours") != planes:
+        planes = "neighbours"
+        print(f"{config.out}: its normals are those of --normal-planes neighbours, as it was begun")
+    update = {"source": source.model_copy(update={"normal_planes": planes})}
+    return config.model_copy(update=update)
+
+
 def _with_vae(config: PrepareConfig) -> tuple[PrepareConfig, "Codec | None"]:
     """The configuration with its VAE's digest, and the VAE, if latents are asked for."""
     if config.latents_of is None:
@@ -164,6 +182,7 @@ def _make_parts(
             "index": index_of(claim),
         },
         num_cpus=config.cpus_per_task,
+        **TASK,
         compute=ray.data.TaskPoolStrategy(size=_pool_size(config, len(missing))),
     )
     planned = sum(len(frames_of_part(config, row["part"], total)) for row in missing)
@@ -212,6 +231,15 @@ def _require_enough(config: PrepareConfig, source: FrameSource, records: list[Pa
         raise ValueError(
             f"all {len(source)} frames were rejected ({dict(reasons)}); see {config.out}/parts"
         )
+    survey = merged(record.survey for record in records)
+    if survey.away_share() > source.promise.away_share:
+        raise ValueError(
+            f"{survey.away_share():.0%} of the normals in {source.name}'s frames point away from "
+            f"the camera, more than {source.promise.away_share:.0%}: their axes are not those of "
+            "the published files; get these and prepare them into another --out"
+        )
+    for remark in survey.remarks():
+        print(f"{source.name}: {remark}")
 
 
 def _commit(
@@ -258,9 +286,7 @@ def _report(
     source: FrameSource, records: list[PartRecord], reasons: dict[str, int]
 ) -> tuple[Survey, dict[str, bytes]]:
     """What is in the frames, and the files that say so."""
-    survey = Survey()
-    for record in records:
-        survey.merge(Survey(**record.survey))
+    survey = merged(record.survey for record in records)
     planned = planned_line(len(source), records[0].provenance)
     page = report_page(survey, source.name, planned, reasons, SHEET)
     facts = json.dumps(survey.as_json(), indent=2)

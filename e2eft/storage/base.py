@@ -1,5 +1,7 @@
 """What a store is, and how its paths are kept inside it."""
 
+import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,9 @@ from typing import BinaryIO, Protocol
 
 from e2eft.errors import DamagedError, StorageError
 
+log = logging.getLogger(__name__)
+
+TELL_EVERY_S = 10.0
 BUFFER_BYTES = 1 << 20
 """Read ahead by `Store.open`, so that many small reads are few requests."""
 CHUNK_BYTES = 16 << 20
@@ -38,8 +43,12 @@ class Store(Protocol):
 
     uri: str
 
-    def read(self, path: str) -> bytes:
-        """A whole file, for what is small."""
+    def read(self, path: str, most: int | None = None) -> bytes:
+        """A whole file, for what is small.
+
+        Raises:
+            TooLargeError: if it has more than `most` bytes, of which no more are read.
+        """
         ...
 
     def read_range(self, path: str, start: int, size: int) -> bytes:
@@ -109,6 +118,17 @@ class Store(Protocol):
             StorageError: if one of them is still there.
         """
         ...
+
+
+def telling(found: Iterable[Found], uri: str) -> Iterator[Found]:
+    """The same listing of the store at `uri`; of one that takes long a line says from time to time
+    how far it is."""
+    told = time.monotonic()
+    for count, one in enumerate(found, 1):
+        if time.monotonic() - told > TELL_EVERY_S:
+            told = time.monotonic()
+            log.info("%s: %d files so far, at %s", uri, count, one.path)
+        yield one
 
 
 def join(uri: str, *parts: str) -> str:

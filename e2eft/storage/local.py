@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,12 +12,22 @@ from typing import BinaryIO
 
 from e2eft.errors import (
     ConflictError,
+    DamagedError,
     DeniedError,
     MissingError,
     StorageError,
+    TooLargeError,
     UnsupportedError,
 )
-from e2eft.storage.base import BUFFER_BYTES, CHUNK_BYTES, Found, Store, Stored, check_relative
+from e2eft.storage.base import (
+    BUFFER_BYTES,
+    CHUNK_BYTES,
+    Found,
+    Store,
+    Stored,
+    check_relative,
+    telling,
+)
 from e2eft.walk import walk_files
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
@@ -40,18 +51,31 @@ class LocalStore(Store):
             raise StorageError(f"path {path!r} cannot be a name on this disk; rename it") from None
         return place
 
-    def read(self, path: str) -> bytes:
-        with self._reading(path):
-            return self._at(path).read_bytes()
+    def read(self, path: str, most: int | None = None) -> bytes:
+        with self.open(path) as file, self._reading(path):
+            if most is None:
+                return file.read()
+            # It may grow meanwhile.
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, most) + 1)
+        if len(content) > most:
+            raise TooLargeError(str(self._at(path)), max(size, len(content)), most)
+        return content
 
     def read_range(self, path: str, start: int, size: int) -> bytes:
-        with self._reading(path), self._at(path).open("rb", BUFFER_BYTES) as file:
+        with self.open(path) as file, self._reading(path):
             file.seek(start)
             return file.read(size)
 
     def open(self, path: str, buffer_bytes: int = BUFFER_BYTES) -> BinaryIO:
         with self._reading(path):
-            return self._at(path).open("rb", buffering=buffer_bytes)
+            file = open(self._at(path), "rb", buffer_bytes, opener=_without_waiting)  # noqa: SIM115
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()
+        raise DamagedError(
+            f"{self._at(path)} is a pipe, a socket or a device; put the file there, or remove it"
+        )
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
@@ -98,8 +122,8 @@ class LocalStore(Store):
         """A temporary file beside the target, gone afterwards unless it was renamed."""
         target = self._at(path)
         staged = _staged_name(target)
+        self._make_folder(target.parent)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             with staged.open("wb") as file:
                 yield staged, file
         except OSError as error:
@@ -107,6 +131,21 @@ class LocalStore(Store):
         finally:
             with suppress(OSError):
                 staged.unlink()
+
+    def _make_folder(self, folder: Path) -> None:
+        """Says of a folder that cannot be made what lies in the way, and not what was to lie in
+        it, which may be no name that its reader knows."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            place = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+            kind = "a file" if place.is_file() else "no folder"
+            raise StorageError(
+                f"cannot write to {self.folder}: {place} is {kind}; choose another place"
+            ) from error
+        except OSError as error:
+            place = error.filename or folder
+            raise explained(f"cannot write to {place}", error) from error
 
     def _linked(self, staged: Path, path: str) -> bool:
         try:
@@ -129,6 +168,9 @@ class LocalStore(Store):
             raise explained(f"cannot look at {self._at(path)}", error) from error
 
     def scan(self, prefix: str = "", problems: list[StorageError] | None = None) -> Iterator[Found]:
+        return telling(self._scan(prefix, problems), self.uri)
+
+    def _scan(self, prefix: str, problems: list[StorageError] | None) -> Iterator[Found]:
         with suppress(MissingError):
             for file in walk_files(self.folder, check_relative(prefix), problems):
                 if not is_staged(file.path.name):
@@ -201,6 +243,11 @@ def opened_to_copy(file: Path) -> Iterator[BinaryIO]:
     store = LocalStore(file.parent)
     with store.open(file.name) as original, store._reading(file.name):
         yield original
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens what is no file as well, such as a pipe that nobody writes into."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _chunks_of(original: BinaryIO, file: Path) -> Iterator[bytes]:

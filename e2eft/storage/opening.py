@@ -50,8 +50,8 @@ def on_this_disk(name: str) -> Path | None:
         DeniedError: for what may not be looked at.
         StorageError: as `resolved`.
     """
-    if "://" in name:
-        return None
+    if not name or "://" in name:
+        return None  # Nothing is no name of the folder that one is in.
     path = resolved(name)
     try:
         path.stat()

@@ -12,8 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from e2eft.errors import ConflictError, DamagedError, MissingError, StorageError
-from e2eft.storage.base import BUFFER_BYTES, CHUNK_BYTES, Found, Store, Stored, check_relative
+from e2eft.errors import ConflictError, DamagedError, MissingError, StorageError, TooLargeError
+from e2eft.storage.base import (
+    BUFFER_BYTES,
+    CHUNK_BYTES,
+    Found,
+    Store,
+    Stored,
+    check_relative,
+    telling,
+)
 from e2eft.storage.local import copied_to, opened_to_copy
 from e2eft.storage.patience import (
     FIRST_ANSWER_S,
@@ -98,11 +106,16 @@ class S3Store(Store):
             path, lambda client, _: getattr(client, method)(Bucket=self.bucket, **arguments)
         )
 
-    def read(self, path: str) -> bytes:
-        key = self._key(path)
-        return self._patiently(
-            path, lambda client, _: client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-        )
+    def read(self, path: str, most: int | None = None) -> bytes:
+        def attempt(client: Any, _: int) -> bytes:
+            answer = client.get_object(Bucket=self.bucket, Key=self._key(path))
+            body, size = answer["Body"], answer.get("ContentLength", 0)
+            if most is not None and size > most:
+                body.close()
+                raise TooLargeError(self._where(path), size, most)
+            return body.read()
+
+        return self._patiently(path, attempt)
 
     def read_range(self, path: str, start: int, size: int) -> bytes:
         return self._range(path, start, size, {})
@@ -251,6 +264,9 @@ class S3Store(Store):
         return True
 
     def scan(self, prefix: str = "", problems: list[StorageError] | None = None) -> Iterator[Found]:
+        return telling(self._scan(prefix), self.uri)
+
+    def _scan(self, prefix: str) -> Iterator[Found]:
         base = f"{self.prefix}/" if self.prefix else ""
         for page in self._pages(prefix, Prefix=base + check_relative(prefix)):
             for found in page.get("Contents", []):

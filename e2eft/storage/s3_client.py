@@ -1,5 +1,6 @@
 """The boto3 clients of a process: settings from boto3's own chain, made once each."""
 
+import logging
 import os
 from functools import lru_cache
 from threading import Lock
@@ -52,6 +53,8 @@ def _settings() -> tuple[tuple[str, str], ...]:
 def _session(settings: tuple[tuple[str, str], ...]) -> Any:
     from boto3.session import Session
 
+    # A worker's log takes in what is informative: where keys and endpoint were found, each time.
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     return Session()
 
 

@@ -30,6 +30,7 @@ _DENIALS = {
     "ExpiredToken": "the session token has expired; get new credentials",
     "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN",
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+    "Unauthorized": f"access denied; {_KEYS}",
     "403": f"access denied; {_KEYS}",
     "401": f"access denied; {_KEYS}",
 }
@@ -94,6 +95,11 @@ def explained(error: Exception, where: str, bucket: str, endpoint: str) -> Stora
         )
     if isinstance(error, (boto.FlexibleChecksumError, boto.ChecksumError)):
         return DamagedError(f"{where} is damaged: its checksum is another; make or copy it again")
+    if isinstance(error, boto.ParamValidationError) and "bucket name" in _line(error):
+        return StorageError(
+            f"{where}: {bucket!r} is no bucket's name, which has 3 to 63 lower-case letters, "
+            "digits, dots and hyphens; correct the URI"
+        )
     if isinstance(error, boto.ParamValidationError):
         return StorageError(f"{where} is no valid name on S3:{_line(error).partition(':')[2]}")
     if isinstance(error, boto.ClientError):

@@ -44,6 +44,11 @@ class GeometryTask(Protocol):
         """Channels of the image: always 3, since the VAE reads and writes colour images."""
         ...
 
+    def read_from(self, axes: str, full_z_range: bool) -> GeometryTask:
+        """The same task for a model whose image holds normals in these axes, with all of z or half
+        of it; without effect on depth."""
+        ...
+
     def decode(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n *c h w"]:
         """The prediction that a model's output image stands for. Differentiable."""
         ...

@@ -54,6 +54,10 @@ class AffineInvariantDepth:
     def target_channels(self) -> int:
         return 3
 
+    def read_from(self, axes: str, full_z_range: bool) -> AffineInvariantDepth:
+        """Itself: depth has no axes."""
+        return self
+
     def decode(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n h w"]:
         """Mean of the channels, clamped to [-1, 1] (no gradient outside), mapped to [0, 1]."""
         dtype = torch.promote_types(image.dtype, torch.float32)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,11 +32,17 @@ NORMALIZE_EPS = 1e-5
 class AngularNormals:
     """Unit normals in camera axes.
 
-    The model's image holds them in `IMAGE_AXES`, which only `decode` and `encode_target` know;
+    The model's image holds them in `image_axes`, which only `decode` and `encode_target` know;
     predictions, batches and labels are in OpenCV's axes. Pixels are scored wherever the normal is
     known, whether or not the depth is; they are supervised where the depth is valid too, as in the
     paper, unless the image has no depth at all.
+
+    full_z_range: whether the image holds all of z, or only its half towards the viewer, drawn out
+    to [-1, 1].
     """
+
+    image_axes: Axes = IMAGE_AXES
+    full_z_range: bool = True
 
     @property
     def name(self) -> str:
@@ -43,7 +50,7 @@ class AngularNormals:
 
     @property
     def target(self) -> str:
-        return f"unit normals facing the camera; image channels in {IMAGE_AXES} axes"
+        return f"unit normals facing the camera; image channels in {self.image_axes} axes"
 
     @property
     def truth(self) -> tuple[str, ...]:
@@ -53,15 +60,22 @@ class AngularNormals:
     def target_channels(self) -> int:
         return 3
 
+    def read_from(self, axes: str, full_z_range: bool) -> AngularNormals:
+        """The same for a model whose image holds normals otherwise."""
+        return replace(self, image_axes=cast("Axes", axes), full_z_range=full_z_range)
+
     def decode(self, image: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """``x / (|x| + 1e-5)`` (the paper's), turned to OpenCV's axes."""
-        dtype = torch.promote_types(image.dtype, torch.float32)
-        return convert_axes(normalize(image.to(dtype), NORMALIZE_EPS), IMAGE_AXES, "opencv")
+        image = image.to(torch.promote_types(image.dtype, torch.float32))
+        if not self.full_z_range:
+            x, y, z = image.unbind(1)
+            image = torch.stack([x, y, (z.clamp(-1, 1) + 1) / 2], dim=1)
+        return convert_axes(normalize(image, NORMALIZE_EPS), self.image_axes, "opencv")
 
     def encode_target(self, batch: Batch) -> tuple[Float[Tensor, "n 3 h w"], Bool[Tensor, "n h w"]]:
-        """The normals in `IMAGE_AXES`; 0 where they are not supervised."""
+        """The normals in `image_axes`; 0 where they are not supervised."""
         mask = _supervised(batch)
-        image = convert_axes(batch.normals_cam, "opencv", IMAGE_AXES)
+        image = convert_axes(batch.normals_cam, "opencv", self.image_axes)
         return image.where(mask[:, None], 0), mask
 
     def loss(self, prediction: Float[Tensor, "n 3 h w"], batch: Batch) -> Float[Tensor, ""]:

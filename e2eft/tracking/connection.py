@@ -4,16 +4,26 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from pathlib import Path
-from tempfile import TemporaryFile
 from threading import Event, Thread
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 from e2eft.config import TrackingConfig
-from e2eft.errors import E2eftError
+from e2eft.imports import uncollected
 from e2eft.secrets import DATABASES, shown, without_secrets
 from e2eft.storage import resolved
+from e2eft.storage.s3_errors import is_transient
+from e2eft.tracking.probes import probe_database, probe_server, require_known
+from e2eft.tracking.refusals import (
+    TrackingError,
+    database_fault,
+    is_limit,
+    login_fault,
+    refused_status,
+    s3_error,
+    telling,
+    tls_fault,
+)
 
 T = TypeVar("T")
 
@@ -39,13 +49,9 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 PASSING_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
-REFUSING_CODES = {"UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"}
+OR_WITHOUT = ", or use --no-tracking"
 
 _credentialed: dict[str, str] = {}
-
-
-class TrackingError(E2eftError):
-    """An MLflow server, model or alias that cannot be reached or found."""
 
 
 def resolve_uri(config: TrackingConfig) -> str:
@@ -54,9 +60,10 @@ def resolve_uri(config: TrackingConfig) -> str:
     It may hold a password: `shown` is what others may see, and what `client_of` accepts from then
     on.
     """
-    uri = config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    given = config.tracking_uri, os.environ.get("MLFLOW_TRACKING_URI"), DEFAULT_URI
+    uri = next(uri.strip() for uri in given if uri and uri.strip())
     prefix = "sqlite:///"
-    if uri.startswith(prefix):
+    if uri.startswith(prefix) and uri[len(prefix) :] not in ("", ":memory:"):
         return f"{prefix}{resolved(uri[len(prefix) :])}"
     if shown(uri) != uri:
         _credentialed[shown(uri)] = uri
@@ -74,7 +81,7 @@ def with_credentials(uri: str) -> str:
     if uri in _credentialed:
         return _credentialed[uri]
     for variable in (HANDED_DOWN, "MLFLOW_TRACKING_URI"):
-        known = os.environ.get(variable, "")
+        known = os.environ.get(variable, "").strip()
         if known and shown(known) == uri:
             return known
     return uri
@@ -84,7 +91,8 @@ def client_of(uri: str) -> Any:
     """An `MlflowClient` for a tracking URI, shown or whole, whose requests fail within seconds."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    with uncollected():
+        from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # It prints tracebacks of what is said here in one line, and whole URIs.
@@ -99,12 +107,18 @@ def is_passing(error: BaseException) -> bool:
     from requests import RequestException
     from sqlalchemy.exc import OperationalError
 
+    if refused_status(error) or tls_fault(error):
+        return False
+    if refusal := s3_error(error):
+        return is_transient(refusal)
     if isinstance(error, MlflowException):
         return not isinstance(error, InvalidUrlException) and error.error_code in PASSING_CODES
     if isinstance(error, RequestException):
         response = error.response
         return response is None or response.status_code in (408, 429) or response.status_code >= 500
-    return isinstance(error, OSError | OperationalError)
+    if isinstance(error, OperationalError):
+        return database_fault(error) is None
+    return isinstance(error, OSError)
 
 
 def explained(error: BaseException, uri: str) -> str:
@@ -115,25 +129,39 @@ def explained(error: BaseException, uri: str) -> str:
     deepest = error
     while is_passing(error) and (below := deepest.__cause__ or deepest.__context__):
         deepest = below
-    lines = str(deepest).strip().splitlines() or [type(deepest).__name__]
-    return without_secrets(lines[0], uri, with_credentials(uri))[:200]
+    return without_secrets(telling(deepest), uri, with_credentials(uri))[:200]
 
 
-def unavailable(uri: str, error: BaseException) -> TrackingError:
-    """What a person is told when `uri` does not answer, or not to him."""
-    reason = explained(error, uri)
-    if getattr(error, "error_code", "") in REFUSING_CODES:
-        return TrackingError(
-            f"MLflow at {shown(uri)} refuses these credentials ({reason}); correct "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or use --no-tracking"
-        )
+def unavailable(uri: str, error: BaseException, *, optional: bool = False) -> TrackingError:
+    """What a person is told when `uri` does not answer, or not to him.
+
+    Args:
+        optional: whether the same command can do its work without MLflow.
+    """
+    if isinstance(error, TrackingError):
+        return error
     from mlflow.exceptions import MlflowException
 
+    reason, name = explained(error, uri), shown(uri)
+    without = OR_WITHOUT if optional else ""
+    if status := refused_status(error):
+        fault = login_fault(status, with_credentials(uri))
+        return TrackingError(f"MLflow at {name} {fault}{without} ({reason})")
+    if fault := tls_fault(error):
+        return TrackingError(f"MLflow at {name} {fault}{without} ({reason})")
+    if fault := database_fault(error):
+        return TrackingError(f"MLflow's database {name} {fault}{without} ({reason})")
+    if is_limit(error):
+        return TrackingError(
+            f"MLflow at {name} takes no more requests for now ({reason}); run the same command "
+            f"again later, or raise the limit of what stands before it{without}"
+        )
     if isinstance(error, MlflowException) and not is_passing(error):
-        return TrackingError(f"MLflow at {shown(uri)} refuses: {reason}")
+        return TrackingError(f"MLflow at {name} refuses: {reason}")
+    start = "start it, correct" if optional else "start it, or correct"
     return TrackingError(
-        f"MLflow at {shown(uri)} does not answer ({reason}); start it, correct --tracking-uri or "
-        "MLFLOW_TRACKING_URI, or use --no-tracking"
+        f"MLflow at {name} does not answer ({reason}); {start} --tracking-uri or "
+        f"MLFLOW_TRACKING_URI{without}"
     )
 
 
@@ -170,48 +198,35 @@ def asked(ask: Callable[[], T], limit_s: float) -> T:
     raise raised[-1] if raised else TimeoutError(f"nothing came back within {limit_s:.0f} s")
 
 
-def connect(uri: str) -> Any:
+def connect(uri: str, *, optional: bool = False) -> Any:
     """A client of an MLflow that has just answered.
+
+    Args:
+        optional: as of `unavailable`.
 
     Raises:
         TrackingError: if it does not answer within seconds, or refuses the credentials.
     """
-    import mlflow  # noqa: F401  (not in the thread, whose time would count)
+    import mlflow
 
     whole = with_credentials(uri)
     try:
+        require_known(whole)
         if urlparse(whole).scheme.partition("+")[0] in {"sqlite", *DATABASES}:
-            asked(lambda: _probe_database(whole), ANSWER_S)
+            import mlflow.store.db.utils  # noqa: F401
+
+            asked(lambda: probe_database(whole), ANSWER_S)
             return asked(lambda: client_of(whole), TABLES_S)
         client = client_of(whole)
-        asked(lambda: client.search_experiments(max_results=1), ANSWER_S)
+        if urlparse(whole).scheme in {"http", "https"}:
+            asked(lambda: probe_server(whole), ANSWER_S)
+        else:
+            asked(lambda: client.search_experiments(max_results=1), ANSWER_S)
         return client
+    except TrackingError as error:
+        raise TrackingError(f"{error}{OR_WITHOUT if optional else ''}") from None
     except Exception as error:
-        raise unavailable(uri, error) from None
-
-
-def _probe_database(uri: str) -> None:
-    """Not with MLflow, which tries again for an hour."""
-    from sqlalchemy import NullPool, create_engine, text
-
-    if uri.startswith("sqlite:"):
-        path = Path(uri[len("sqlite:///") :])
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        try:
-            with TemporaryFile(dir=folder):  # the journal lies beside the database
-                pass
-        except OSError as error:
-            raise ValueError(
-                f"{folder} is no folder that can be written to: {error.strerror}"
-            ) from None
-        if not path.exists():
-            return
-        if not os.access(path, os.W_OK):
-            raise ValueError(f"{path} cannot be written to")
-    query = "PRAGMA schema_version" if uri.startswith("sqlite:") else "SELECT 1"
-    engine = create_engine(uri, poolclass=NullPool)
-    with engine.connect() as connection:
-        connection.execute(text(query))
+        raise unavailable(uri, error, optional=optional) from None
 
 
 def within(uri: str, ask: Callable[[], T]) -> T:

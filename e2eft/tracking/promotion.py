@@ -1,105 +1,89 @@
 """Scores of registered versions, and who is champion by them."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from e2eft.config import TrackingConfig
-from e2eft.tracking.connection import client_of, resolve_uri, unavailable, within
-from e2eft.tracking.registry import resolve_version
-
-T = TypeVar("T")
-
-CHAMPION = "champion"
+from e2eft.tracking.champion import CHAMPION, Move, Promotion, Standing, move_champion
+from e2eft.tracking.connection import TrackingError, client_of, resolve_uri, unavailable, within
+from e2eft.tracking.records import Score, has_old_score, note, record_on
+from e2eft.tracking.versions import resolve_version
 
 
-@dataclass(frozen=True)
-class Promotion:
-    """Whether the alias `champion` moved, and why; true if it did."""
+def record_score(config: TrackingConfig, name: str, version: str, score: Score) -> None:
+    """Notes on a registered version what it scored, beside what it scored on other terms.
 
-    promoted: bool
-    reason: str
+    Raises:
+        TrackingError: if there is no such version, no answer within seconds, or no finite score.
+    """
+    if not math.isfinite(score.value):
+        raise TrackingError(_not_finite(version, score))
+    uri = resolve_uri(config)
+    name, version = resolve_version(config, f"models:/{name}/{version}")
+    try:
+        within(uri, lambda: note(client_of(uri), name, version, score))
+    except Exception as error:
+        raise unavailable(uri, error) from None
 
-    def __bool__(self) -> bool:
-        return self.promoted
 
+def promote_if_better(config: TrackingConfig, name: str, version: str, score: Score) -> Promotion:
+    """Moves the alias `champion` to a version that beats the present one on the same terms.
 
-def _score_tag(metric_name: str, protocol: str, data_digest: str) -> str:
-    return f"score.{metric_name}.{protocol}.{data_digest[:16]}"
-
-
-def record_score(
-    config: TrackingConfig,
-    name: str,
-    version: str,
-    metric_name: str,
-    value: float,
-    protocol: str,
-    data_digest: str,
-) -> None:
-    """Notes on a registered version what it scored under a protocol on some data.
+    A champion without a score on these terms keeps its alias until it has one.
 
     Raises:
         TrackingError: if there is no such version, or no answer within seconds.
     """
     name, version = resolve_version(config, f"models:/{name}/{version}")
-    tag = _score_tag(metric_name, protocol, data_digest)
-    _ask(config, lambda c: c.set_model_version_tag(name, version, tag, repr(float(value))))
+    if not math.isfinite(score.value):
+        return Promotion(False, _not_finite(version, score))
+    record_score(config, name, version, score)
+    return move_champion(
+        config, name, lambda client, standing: _judged(client, name, version, score, standing)
+    )
 
 
-def _ask(config: TrackingConfig, ask: Callable[[Any], T]) -> T:
-    uri = resolve_uri(config)
-    try:
-        return within(uri, lambda: ask(client_of(uri)))
-    except Exception as error:
-        raise unavailable(uri, error) from None
+def _not_finite(version: str, score: Score) -> str:
+    return f"version {version} has no finite {score.metric_name} ({score.value})"
 
 
-def promote_if_better(
-    config: TrackingConfig,
-    name: str,
-    version: str,
-    metric_name: str,
-    value: float,
-    lower_is_better: bool,
-    protocol: str,
-    data_digest: str,
-) -> Promotion:
-    """Moves the alias `champion` to a version that beats the present one on the same terms.
-
-    The same terms are the same metric, protocol and data: numbers of different protocols or data
-    are never compared, so a champion without a score on this data keeps its alias until it has one.
-
-    Raises:
-        TrackingError: if there is no such version, or no answer within seconds.
-    """
-    record_score(config, name, version, metric_name, value, protocol, data_digest)
-    champion = _ask(config, lambda c: c.get_registered_model(name).aliases.get(CHAMPION))
-    if not math.isfinite(value):
-        return Promotion(False, f"version {version} has no finite {metric_name} ({value})")
-    if str(champion) == str(version):
+def _judged(
+    client: Any, name: str, version: str, score: Score, standing: Standing
+) -> Move | Promotion:
+    champion = standing.champion
+    if champion == version:
         return Promotion(False, f"version {version} is the champion already")
-    terms = f"{metric_name} under {protocol} on data {data_digest[:16]}"
-    if champion is not None:
-        tag = _score_tag(metric_name, protocol, data_digest)
-        recorded = _ask(config, lambda c: c.get_model_version(name, champion).tags.get(tag))
-        if recorded is None:
+    for move in standing.rolled_back:
+        if move.to == version:
             return Promotion(
                 False,
-                f"version {champion} stays champion: it has no {terms} to compare {value:.4g} "
-                f"with; score it (e2eft evaluate ... --model models:/{name}@{CHAMPION} with the "
-                f"same --data), then evaluate version {version} again",
+                f"version {version} was champion since {move.at} and was rolled back; if it is to "
+                f"be it again, set the alias {CHAMPION} with MLflow",
             )
-        rival = float(recorded)
-        if not (value < rival if lower_is_better else value > rival):
-            return Promotion(
-                False,
-                f"version {champion} stays champion: {terms} is {rival:.4g}, version {version} "
-                f"has {value:.4g}",
-            )
-        reason = f"{terms} is {value:.4g}, version {champion} had {rival:.4g}"
-    else:
-        reason = f"the first champion: {terms} is {value:.4g}"
-    _ask(config, lambda c: c.set_registered_model_alias(name, CHAMPION, version))
-    return Promotion(True, reason)
+    evidence = {"winner": score.as_json()}
+    if champion is None:
+        why = f"the first champion: {score.described()} is {score.value:.4g}"
+        return Move(was=None, to=version, why=why, evidence=evidence)
+    tags = client.get_model_version(name, champion).tags
+    rival = record_on(tags, score.terms_digest)
+    if rival is None:
+        return Promotion(False, _no_record(name, version, champion, score, has_old_score(tags)))
+    if not score.beats(rival):
+        return Promotion(
+            False,
+            f"version {champion} stays champion: {score.described()} is {rival.value:.4g}, "
+            f"version {version} has {score.value:.4g}",
+        )
+    evidence["loser"] = rival.content
+    why = f"{score.described()} is {score.value:.4g}, version {champion} had {rival.value:.4g}"
+    return Move(was=champion, to=version, why=why, evidence=evidence)
+
+
+def _no_record(name: str, version: str, champion: str, score: Score, old: bool) -> str:
+    known = " (an earlier release noted it without the sampling)" if old else ""
+    return (
+        f"version {champion} stays champion: it has no {score.described()} to compare "
+        f"{score.value:.4g} with{known}; score it (e2eft evaluate ... --model "
+        f"models:/{name}@{CHAMPION} with the same --data and options), then evaluate version "
+        f"{version} again"
+    )

@@ -1,6 +1,5 @@
 """The model registry: models that serve themselves, and the alias `challenger` of the newest."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -14,12 +13,13 @@ from typing import Any
 
 from e2eft.config import TrackingConfig
 from e2eft.secrets import shown
+from e2eft.storage import StorageError
+from e2eft.tracking.artifacts import check_artifacts, no_artifacts
 from e2eft.tracking.checks import check_registry_name, needs_tracking
 from e2eft.tracking.connection import (
     TrackingError,
     connect,
     explained,
-    is_passing,
     quoted,
     resolve_uri,
     unavailable,
@@ -32,19 +32,15 @@ from e2eft.tracking.packaging import (
     serving_requirements,
     serving_signature,
 )
+from e2eft.tracking.refusals import artifacts_fault, refused_status, server_said
 from e2eft.tracking.runs import NoRun, Run
+from e2eft.tracking.versions import DIGEST_TAG, resolve_version
 from e2eft.walk import digest_files, walk_files
 
 CHALLENGER = "challenger"
-DIGEST_TAG = "e2eft.model_digest"
 UPLOADING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 """Settings while files of gigabytes come and go, which no other thread is held up by."""
 URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-
-
-def is_registry_uri(model: str) -> bool:
-    """Whether a model is named by the MLflow registry."""
-    return model.startswith("models:/")
 
 
 @dataclass(frozen=True)
@@ -75,52 +71,6 @@ def model_folder(registered: RegisteredModel | Path) -> Path:
     return found[0].parent
 
 
-def resolve_version(config: TrackingConfig, model: str) -> tuple[str, str]:
-    """`models:/name@alias` or `models:/name/version` -> (name, version), fixed from now on.
-
-    Raises:
-        TrackingError: if there is no such model, alias or version, or no answer within seconds.
-    """
-    uri, path = resolve_uri(config), model.removeprefix("models:/")
-    client = connect(uri)
-
-    def look() -> tuple[str, str]:
-        if "@" in path:
-            name, alias = path.split("@", 1)
-            return name, str(client.get_model_version_by_alias(name, alias).version)
-        name, version = path.rsplit("/", 1)
-        return name, str(client.get_model_version(name, version).version)
-
-    try:
-        return within(uri, look)
-    except Exception as error:
-        if is_passing(error):
-            raise unavailable(uri, error) from None
-        raise TrackingError(
-            f"{model} is not in the registry at {shown(uri)} ({explained(error, uri)}); "
-            "write models:/NAME@champion or models:/NAME/VERSION; models are registered with "
-            "e2eft evaluate ... --register NAME"
-        ) from None
-
-
-def version_digest(config: TrackingConfig, model: str) -> str:
-    """SHA-256 of which version a registered model is, and of what it holds: the digest of the files
-    that it was registered with, or, of one that others registered, where they are and since when.
-
-    Raises:
-        TrackingError: as `resolve_version`.
-    """
-    name, number = resolve_version(config, model)
-    uri = resolve_uri(config)
-    client = connect(uri)
-    try:
-        version = within(uri, lambda: client.get_model_version(name, number))
-    except Exception as error:
-        raise unavailable(uri, error) from None
-    content = version.tags.get(DIGEST_TAG) or f"{version.source} {version.creation_timestamp}"
-    return hashlib.sha256(f"{name} {number} {content}".encode()).hexdigest()
-
-
 def download_model(
     config: TrackingConfig, model: str, folder: Path | None = None
 ) -> RegisteredModel:
@@ -130,18 +80,21 @@ def download_model(
         TrackingError: if it is not there, or not one of this project's.
     """
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
     name, version = resolve_version(config, model)
     uri, registry = f"models:/{name}/{version}", resolve_uri(config)
     target = folder or Path(tempfile.mkdtemp(prefix="e2eft-registered-"))
     target.mkdir(parents=True, exist_ok=True)
+    client = connect(registry)
+    location = ""
     try:
+        location = within(registry, lambda: client.get_model_version_download_uri(name, version))
+        check_artifacts(registry, location)
         with _default_tracking(registry):
             root = download_artifacts(artifact_uri=uri, dst_path=str(target))
-    except (MlflowException, OSError) as error:
-        reason = explained(error, registry)
-        raise TrackingError(f"cannot download {uri} from {shown(registry)}: {reason}") from None
+    except Exception as error:
+        reason = no_artifacts(registry, location, error)
+        raise TrackingError(f"cannot download {uri}: {reason}") from None
     return RegisteredModel(uri, name, version, model_folder(Path(root)))
 
 
@@ -191,6 +144,23 @@ def _default_tracking(uri: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what MLflow prints of a registration, which is said in one line by who asked for it.
+
+    What goes wrong is raised.
+    """
+    import mlflow.types.responses  # noqa: F401  # The first import of it switches printing on.
+    from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM
+
+    was = MLFLOW_LOGGING_STREAM.enabled
+    MLFLOW_LOGGING_STREAM.enabled = False
+    try:
+        yield
+    finally:
+        MLFLOW_LOGGING_STREAM.enabled = was
+
+
 def register_model(
     config: TrackingConfig,
     run: Run,
@@ -215,8 +185,6 @@ def register_model(
     if isinstance(run, NoRun):
         raise needs_tracking(name)
     check_registry_name(name)
-    from mlflow.exceptions import MlflowException
-
     source = model_folder(folder)
     labels = {
         DIGEST_TAG: _folder_digest(source),
@@ -225,17 +193,26 @@ def register_model(
     }
     labels = {key: shown(value) for key, value in labels.items()}
     client = connect(run.uri)
+    location = ""
     try:
         version = within(
             run.uri, lambda: _version_with(client, name, DIGEST_TAG, labels[DIGEST_TAG])
         )
         if version is None:
-            version = _log_and_register(client, run, name, source, labels)
+            location = within(run.uri, lambda: _location_of(client, run))
+            check_artifacts(run.uri, location)
+            with _quiet():
+                version = _log_and_register(client, run, name, source, labels)
         within(run.uri, lambda: _complete_version(client, name, version, labels))
-    except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"cannot register {name!r} at {shown(run.uri)} ({explained(error, run.uri)})"
-        ) from None
+    except StorageError:
+        raise
+    except Exception as error:
+        reason: object = explained(error, run.uri)
+        if artifacts_fault(error, location) or server_said(error):
+            reason = no_artifacts(run.uri, location, error)
+        elif isinstance(error, TrackingError) or refused_status(error):
+            reason = unavailable(run.uri, error)
+        raise TrackingError(f"cannot register {name!r} at {shown(run.uri)} ({reason})") from None
     return RegisteredModel(f"models:/{name}/{version}", name, version, source)
 
 
@@ -280,6 +257,12 @@ def _version_with(client: Any, name: str, tag: str, value: str) -> str | None:
     versions = client.search_model_versions(f"name = {quoted(name)}")
     same = [int(v.version) for v in versions if v.tags.get(tag) == value]
     return str(max(same)) if same else None
+
+
+def _location_of(client: Any, run: Run) -> str:
+    """Where the files of the run's experiment lie, and those of models that are logged in it."""
+    experiment = client.get_run(run.run_id).info.experiment_id
+    return str(client.get_experiment(experiment).artifact_location)
 
 
 def _complete_version(client: Any, name: str, version: str, labels: dict[str, str]) -> None:

@@ -24,6 +24,7 @@ from e2eft.tracking.connection import (
     with_credentials,
     within,
 )
+from e2eft.tracking.origin import origin
 from e2eft.tracking.writer import BATCH, Write, settle, writer
 
 T = TypeVar("T")
@@ -179,10 +180,11 @@ def start_run(config: TrackingConfig, name: str, identity: str, tags: dict[str, 
     if not config.enabled:
         return NoRun()
     uri = resolve_uri(config)
-    client = connect(uri)
+    client = connect(uri, optional=True)
     hand_down(uri)
     identity = searchable(identity)
-    clean = {"e2eft.identity": identity, **{key: shown(value) for key, value in tags.items()}}
+    clean = {key: shown(value) for key, value in (origin(uri) | tags).items()}
+    clean["e2eft.identity"] = identity
 
     def find_or_create() -> tuple[str, str]:
         experiment = client.get_experiment_by_name(config.experiment)
@@ -200,7 +202,7 @@ def start_run(config: TrackingConfig, name: str, identity: str, tags: dict[str, 
     try:
         experiment_id, run_id = within(uri, find_or_create)
     except Exception as error:
-        raise unavailable(uri, error) from None
+        raise unavailable(uri, error, optional=True) from None
     if uri.startswith("http"):
         log.info("MLflow run: %s/#/experiments/%s/runs/%s", shown(uri), experiment_id, run_id)
     return Run(shown(uri), run_id)
@@ -233,7 +235,7 @@ def complete_run(
 
 def _status(config: TrackingConfig, identity: str) -> str | None:
     uri, identity = resolve_uri(config), searchable(identity)
-    client = connect(uri)
+    client = connect(uri, optional=True)
 
     def look() -> str | None:
         experiment = client.get_experiment_by_name(config.experiment)
@@ -243,7 +245,7 @@ def _status(config: TrackingConfig, identity: str) -> str | None:
     try:
         return within(uri, look)
     except Exception as error:
-        raise unavailable(uri, error) from None
+        raise unavailable(uri, error, optional=True) from None
 
 
 def _find(client: Any, experiment_id: str, identity: str) -> Any:

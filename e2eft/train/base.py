@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from e2eft.errors import E2eftError, as_json, from_json
 from e2eft.model.hub import ModelError
-from e2eft.model.pinned import model_files
+from e2eft.model.pinned import brought_here, model_files
 from e2eft.model.source import ModelSource, find_model
 from e2eft.walk import digest_files
 
@@ -47,7 +47,7 @@ def base_model(name: str, digest: str = "") -> Iterator[ModelSource]:
 
 def _found(name: str, digest: str, scratch: Path) -> dict[str, Any]:
     try:
-        source = find_model(name, scratch)
+        source = brought_here(find_model(name, scratch))
         if digest and digest_files(model_files(source)) != digest:
             raise ModelError(
                 f"the base model {name} has changed since the run began; put it back, or train "

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import tempfile
@@ -26,13 +27,21 @@ from e2eft.artifacts import (
     rounding_changes,
 )
 from e2eft.cluster import connect, count_gpus, require_room
-from e2eft.config import TrainConfig
-from e2eft.data.mixture import depth_ranges_m
+from e2eft.config import TrainConfig, is_conditional
+from e2eft.data.mixture import depth_ranges_m, require_one_making
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
 from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
-from e2eft.model.pinned import as_input, content_digest
-from e2eft.model.source import MODEL_FOLDER, MODEL_KIND, find_model, read_source_card
+from e2eft.model.pinned import as_input, content_digest, require_all_weights
+from e2eft.model.recognition import require_input
+from e2eft.model.source import (
+    BLANK,
+    MODEL_FOLDER,
+    MODEL_KIND,
+    find_model,
+    recognized,
+    recognized_at,
+)
 from e2eft.secrets import shown
 from e2eft.storage import MissingError, absolute, on_this_disk, open_store
 from e2eft.tracking import (
@@ -101,6 +110,7 @@ def _with_inputs(config: TrainConfig) -> tuple[TrainConfig, tuple[Parent, ...]]:
     shards = [open_shards(uri) for uri in config.data.uris]
     for index in shards:
         require_truth(index, config.task)
+    require_one_making(shards, config.task)
     data = (index.artifact.as_parent("data") for index in shards)
     return _with_depth_ranges(_as_begun(config), shards), (_base(config), *data)
 
@@ -243,8 +253,29 @@ def _require_possible(config: TrainConfig, place: Place) -> bool:
     base = place.inputs[0]
     if not base.digest and hub_id(base.uri):
         commit_of(base.uri)  # raises what kept it from being known
+    _require_trainable(config, base, deletes=place.replaces)
     check_tracking(config.tracking, config.register_as)
     return _require_cluster(config)
+
+
+def _require_trainable(config: TrainConfig, base: Parent, *, deletes: bool) -> None:
+    """Raises ModelError if the base model is not taken, is not whole as far as that can be seen
+    from here, or does not take what this run gives it."""
+    if config.base == BLANK:
+        return
+    name = pinned(base.uri, base.digest) if _is_commit(base) else config.base
+    found = recognized_at(name)
+    require_input(config.base, found, config.model, conditional=is_conditional(config.objective))
+    if found.note:
+        log.info("%s", found.note)
+    if "://" not in name and hub_id(name) is None:
+        require_all_weights(find_model(name))
+        if deletes:
+            from e2eft.model.pretrained import require_tensors
+
+            require_tensors(find_model(name))
+    if config.task == "normals" and found.card.axes != "right-up-viewer":
+        log.info("the trained model's normals will be right-up-viewer, as diffusers reads them")
 
 
 def _require_cluster(config: TrainConfig) -> bool:
@@ -300,6 +331,8 @@ def _fit(config: TrainConfig, claim: Claim, run: Run, use_gpu: bool) -> None:
         "writer": vars(claim.writer),
         "version_1": claim.record.identity_version == 1,
     }
+    # Nothing here asks whether a node will go, which Ray Train would watch for.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Ray Train's own state ends with this process; checkpoints are the artifact's.
     scratch = tempfile.mkdtemp(prefix="e2eft-ray-train-")
     trainer = TorchTrainer(
@@ -342,7 +375,7 @@ def _register(config: TrainConfig, run: Run, artifact: Artifact) -> None:
             run,
             config.register_as,
             Path(source.unet),
-            card=read_source_card(source).as_json(),
+            card=recognized(source).card.as_json(),
             tags={"e2eft.artifact": artifact.uri, "e2eft.artifact.digest": artifact.digest},
         )
     print(f"registered {model.uri}, alias challenger")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from e2eft.config import TrainConfig
 from e2eft.errors import DamagedError
+from e2eft.imports import uncollected
 from e2eft.train.errors import TrainingError
 
 # Five hundred million elements, the default, is a gigabyte of bf16 for each bucket.
@@ -79,7 +80,8 @@ class Engine:
     def __init__(self, module: nn.Module, config: TrainConfig, device: torch.device) -> None:
         if device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        import deepspeed
+        with uncollected():
+            import deepspeed
 
         # On CPUs DeepSpeed would compile, for minutes, a collective that only inference uses.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

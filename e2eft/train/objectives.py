@@ -124,9 +124,10 @@ class EndToEndObjective:
     ) -> ModelCard:
         self.estimator.denoiser = _with_weights(self._bare, weights)
         return ModelCard(
-            task=self.task.name,
+            task=self.config.task,
             target=self.task.target,
             initial_latent=self.config.model.initial_latent,
+            steps=1,
             prompt_tokens=self.config.model.prompt_tokens,
             processing_size=processing_size,
         )

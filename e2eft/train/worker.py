@@ -16,7 +16,7 @@ from torch import nn
 
 from e2eft.artifacts import Writer
 from e2eft.cluster import quiet_ray_train
-from e2eft.config import Diffusion, EndToEnd, TrainConfig
+from e2eft.config import TrainConfig, is_conditional
 from e2eft.data.shards import open_shards
 from e2eft.errors import E2eftError
 from e2eft.model.pretrained import export_model, load_estimator
@@ -160,10 +160,7 @@ def _correctable() -> Iterator[None]:
 
 def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Objective:
     """The estimator with the configured objective on it, on the device."""
-    objective = config.objective
-    conditional = isinstance(objective, EndToEnd) or (
-        isinstance(objective, Diffusion) and objective.conditional
-    )
+    conditional = is_conditional(config.objective)
     estimator = load_estimator(source, config.model, conditional=conditional).to(device)
     if config.zero.precision == "bf16":
         estimator.codec.compute_dtype = torch.bfloat16

@@ -313,7 +313,7 @@ def test_labels_whose_run_was_left_running_end_it(
     store = open_store(config.out)
     counts = {"planned": 1, OK: 1, DEGRADED: 0, REJECTED: 0}
     details = {"task": "depth", "model": {"digest": "m" * 64, "uri": "m"}}
-    details |= {"degradations": {}, "reject_reasons": {}, "excluded": {}}
+    details |= {"degradations": {}, "reject_reasons": {}, "excluded": {}, "sampling": {}}
     page = {GALLERY: b"<html>gallery</html>"}
     artifact = write_artifact(store, LABELS, config, files=page, counts=counts, details=details)
     for _ in range(2):

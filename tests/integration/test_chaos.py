@@ -34,6 +34,6 @@ def test_attacked_and_run_again_it_ends_as_if_undisturbed(tmp_path: Path) -> Non
 
 @pytest.mark.deep
 def test_attacked_on_three_nodes_training_ends_in_the_same_bits(tmp_path: Path) -> None:
-    attacks: dict[Phase, Kind] = {"upload": "writer", "register": "stop", "after": "driver"}
+    attacks: dict[Phase, Kind] = {"register": "stop"}
     with field(tmp_path) as there:
         require_equal_to_undisturbed(there, Job("train", 2), "disk", attacks)

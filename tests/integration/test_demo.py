@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.planted import DemoRun, run_demo
+from tests.planted import DemoRun, library_lines, run_demo
 from tests.secret_search import Search
 
 pytestmark = pytest.mark.deep
@@ -38,6 +38,12 @@ def test_the_packaged_model_sees_with_trailing_spacing_only(demo: DemoRun) -> No
             error[spacing], error["constant"] = abs_rel["mean"], abs_rel["constant"]
         assert error["leading"] == pytest.approx(error["constant"], rel=0.03)
         assert error["trailing"] < 0.85 * error["constant"]
+
+
+def test_it_prints_what_the_stages_say_and_nothing_of_a_library(demo: DemoRun) -> None:
+    assert not library_lines(demo.output)
+    leaked = ("E 1 2] core_worker.cc:2465: Actor", "(A pid=1) Traceback (most", "WARNING alembic")
+    assert library_lines("\n".join(leaked)) == list(leaked)
 
 
 def test_second_run_uses_what_is_committed(demo: DemoRun) -> None:

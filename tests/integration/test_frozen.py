@@ -15,11 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from e2eft import evaluate
+from e2eft import cli, evaluate
 from e2eft.artifacts import load_artifact, verify
-from e2eft.data.labels import decode_depth_png, open_labels, verify_labels
+from e2eft.data.label_codecs import decode_depth_png
+from e2eft.data.labels import open_labels, verify_labels
 from e2eft.data.sample import check_sample
 from e2eft.data.shards import decode_row, open_shards
+from e2eft.tracking.records import record_on
 from tests.frozen import (
     Frozen,
     frozen,
@@ -128,21 +130,35 @@ def test_the_same_command_finds_finished_work_done(
     assert not ray_is_running(), "a cluster was started for nothing"
 
 
+def done(name: str) -> int:
+    """The exit code of a command that ends: of the labels' images more than 5 % are rejected."""
+    return cli.TOO_MANY_REJECTED if name.startswith("labels/") else 0
+
+
 def assert_is_done(frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
-    assert frozen.run(name) == 0
+    assert frozen.run(name) == done(name)
     said = capfd.readouterr().out
     assert "already" in said and "nothing to do" in said
 
 
-def test_a_model_that_is_registered_is_not_registered_twice(frozen: Frozen) -> None:
+def test_a_model_that_is_registered_is_not_registered_twice(
+    frozen: Frozen, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """But what its score was is noted anew, with the sampling, so that others can be compared."""
     from mlflow import MlflowClient
 
     assert frozen.run("scores/finished") == 0
+    assert "version 1 is the champion already" in capfd.readouterr().out
     client = MlflowClient(tracking_uri=frozen.tracking_uri, registry_uri=frozen.tracking_uri)
     versions = client.search_model_versions(f"name = '{frozen.registered}'")
     champion = client.get_model_version_by_alias(frozen.registered, "champion")
     assert [version.version for version in versions] == [champion.version]
+    (old,) = (text for tag, text in champion.tags.items() if tag.startswith("score."))
+    found = evaluate.score_of(load_artifact(frozen.uri("scores/finished")))
+    record = record_on(champion.tags, found.terms_digest)
+    assert record is not None and record.value == float(old) == found.value
+    assert record.content["terms"]["labelled"]["sampling"]["steps"] == 50
 
 
 @pytest.mark.parametrize("name", [*FINISHED, *HALF])
@@ -186,7 +202,7 @@ def finish(frozen: Frozen, name: str, capfd: pytest.CaptureFixture[str]) -> None
     """Runs the command, which must keep every part that is there, unwritten; and once more."""
     kept = committed(frozen.folder(name))
     assert kept, "nothing was half-finished"
-    assert frozen.run(name) == 0
+    assert frozen.run(name) == done(name)
     after = written(frozen.folder(name))
     changed = [path for path in kept if after.get(path) != kept[path]]
     assert not changed, "committed parts were made again"
@@ -317,7 +333,8 @@ def test_the_registered_model_is_served_with_its_own_code(
 
 @pytest.mark.deep
 def test_the_registered_model_labels_images(frozen: Frozen) -> None:
-    assert frozen.run("labels/half-champion", "--out", frozen.uri("labels/new")) == 0
+    name = "labels/half-champion"
+    assert frozen.run(name, "--out", frozen.uri("labels/new")) == done(name)
     assert_same_labels(frozen, "labels/new")
     (model,) = [p for p in load_artifact(frozen.uri("labels/new")).parents if p.role == "model"]
     assert model.uri == f"models:/{frozen.registered}/1"

@@ -31,7 +31,7 @@ from tests.services import S3Server
 from tests.virtual_kitti_files import VirtualKittiRelease, make_street
 
 SCENES = {"ai_001_001": STANDARD, "ai_037_002": TILTED, "ai_041_003": STANDARD}
-PER_SCENE = 16
+PER_SCENE = 8
 LOST = "ai_037_002/images/scene_cam_00_geometry_hdf5/frame.0003.normal_cam.hdf5"
 
 
@@ -138,7 +138,7 @@ def test_hypersim_from_folders_zips_and_s3(
 def test_virtual_kitti_from_folders_tars_and_s3(
     ray_access: Access, s3_env: S3Server, tmp_path: Path
 ) -> None:
-    release, per_sequence = VirtualKittiRelease(), 12
+    release, per_sequence = VirtualKittiRelease(), 8
     for number in range(per_sequence):
         release.add("Scene06", "rain", number, make_street(number, 96, 320))
     roots = {

@@ -5,8 +5,9 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from PIL import Image
 from e2eft import evaluate
 from e2eft.artifacts import Parent
 from e2eft.config import ModelConfig, SamplingConfig, TrackingConfig
-from e2eft.data.labels import decode_depth_png, decode_normals_png
+from e2eft.data.label_codecs import decode_depth_png, decode_normals_png
 from e2eft.data.shards import decode_rgb
+from e2eft.data.sources.reasons import ImageError
 from e2eft.model.card import ModelCard
 from e2eft.model.inference import PreparedImage, predict
 from e2eft.model.pretrained import export_model, load_estimator
@@ -30,6 +32,7 @@ from e2eft.tracking import (
     resolve_version,
     start_run,
 )
+from tests.registered import score
 from tests.scored_frames import affine, config_of, make_frame, write_labels, write_shards
 from tests.services import MlflowServer, free_ports
 
@@ -53,7 +56,7 @@ def register(folder: Path, task: str, config: TrackingConfig) -> Registered:
     run = start_run(config, "evaluate", f"scores:{task}", {})
     model = register_model(config, run, f"e2eft-{task}", exported, card=card.as_json())
     run.finish()
-    assert promote_if_better(config, model.name, model.version, "abs_rel", 0.2, True, "p", "d" * 64)
+    assert promote_if_better(config, model.name, model.version, score(0.2))
     return Registered(config, model)
 
 
@@ -81,7 +84,7 @@ def images() -> list[bytes]:
 
 def expected_label(folder: Path, task_name: str, content: bytes) -> np.ndarray:
     """What the estimator itself says, put together from its parts for one image."""
-    from e2eft.data.corpus import content_seed
+    from e2eft.data.reading import content_seed
     from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
 
     estimator, rgb = load_estimator(find_model(str(folder))), decode_rgb(content)
@@ -202,7 +205,49 @@ def test_nothing_in_the_images_raises(
             model.predict_arrays(decode_rgb(images[0])[None])
 
 
-def test_the_same_files_are_the_same_version(registered: Registered) -> None:
+def test_a_request_out_of_bounds_is_refused_and_one_bad_cell_is_not(
+    registered: Registered, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    import pandas as pd
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(registered.config.tracking_uri))
+    model = mlflow.pyfunc.load_model(f"models:/{registered.model.name}@champion")
+    one = {"image": [images[0]]}
+    for params, said in (
+        ({"steps": 1001}, "steps 1001: expected a whole number from 0 to 1000"),
+        ({"steps": -1}, "steps -1: expected"),
+        ({"processing_size": 4097}, "processing_size 4097: expected a whole number from 0 to 4096"),
+        ({"processing_size": -8}, "processing_size -8: expected"),
+        ({"seed": -1}, "seed -1: expected"),
+    ):
+        with pytest.raises(mlflow.MlflowException, match=said) as error:
+            model.predict(one, params=params)
+        assert error.value.error_code == "INVALID_PARAMETER_VALUE"
+    with pytest.raises(mlflow.MlflowException, match="257 images; send at most 256"):
+        model.predict({"image": [b""] * 257})
+    # More than are decoded at once, each in its row.
+    cells = [images[0], *[b""] * 40, images[0]]
+    answers = model.predict(pd.DataFrame({"image": cells}))
+    assert answers["error_code"].tolist() == ["", *["empty_file"] * 40, ""]
+
+    from e2eft import serve
+
+    def breaks(content: bytes, max_pixels: int, longest_px: int | None) -> Any:
+        raise MemoryError if content == b"big" else OSError("no such codec")
+
+    own = serve.GeometryModel().load(registered.model.folder)
+    with pytest.raises(ImageError, match="send processing_size, at most 4096"):
+        serve.read_request(np.zeros((32, 5000, 3), np.uint8), None, 0)
+    monkeypatch.setattr(serve, "decode_image", breaks)
+    rows = own.predict(None, pd.DataFrame({"image": [b"big", b"odd", np.zeros((48, 48, 3), "u1")]}))
+    assert rows["error_code"].tolist() == ["model_oom", "internal_error", ""]
+    assert json.loads(rows["meta"][1])["detail"] == "no such codec"
+
+
+def test_the_same_files_are_the_same_version(
+    registered: Registered, capfd: pytest.CaptureFixture[str]
+) -> None:
     config, model = registered.config, registered.model
     run = start_run(config, "again", "again", {})
     again = register_model(config, run, model.name, model.folder)
@@ -212,6 +257,7 @@ def test_the_same_files_are_the_same_version(registered: Registered) -> None:
     (model.folder / "README.md").unlink()
     run.finish()
     assert int(changed.version) == int(model.version) + 1
+    assert capfd.readouterr() == ("", "")
     assert resolve_version(config, f"models:/{model.name}@challenger")[1] == changed.version
     assert resolve_version(config, f"models:/{model.name}@champion")[1] == model.version
 
@@ -241,9 +287,10 @@ def test_models_go_to_the_tracking_server_whatever_else_the_process_was_told(
 
 
 def test_a_server_with_object_storage_registers_and_hands_out_models(
-    mlflow_server: MlflowServer, tmp_path: Path
+    mlflow_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registered = register(tmp_path, "depth", TrackingConfig(tracking_uri=mlflow_server.uri))
+    assert "of model 'e2eft-depth'" not in capsys.readouterr().err, "MLflow's own words"
     fetched = download_model(registered.config, "models:/e2eft-depth@champion", tmp_path / "here")
     assert fetched.uri == f"models:/e2eft-depth/{registered.model.version}"
     assert tmp_path / "here" in fetched.folder.parents
@@ -291,8 +338,17 @@ def test_evaluation_registers_promotes_and_remembers(
     maker = Parent("model", "models:/candidate/3", "digest")
     labels = write_labels(tmp_path / "l", "depth", predictions, others, model=maker)
     config = config_of(tmp_path / "s", "depth", [others], tracking=tracking)
-    found = evaluate.headline(evaluate.run(config, [labels.uri]))
-    worse = promote_if_better(
-        tracking, "candidate", "2", "abs_rel", 0.5, True, found.protocol, found.data_digest
-    )
-    assert not worse and "version 3 stays champion" in worse.reason and "0.5" in worse.reason
+    found = evaluate.score_of(evaluate.run(config, [labels.uri]))
+    assert found.terms["labelled"] == {"sampling": {"seed": 0}}  # the model's own steps
+    worse = replace(found, value=0.5, scores_digest="0" * 64)
+    answer = promote_if_better(tracking, "candidate", "2", worse)
+    assert not answer and "version 3 stays champion" in answer.reason and "0.5" in answer.reason
+    # With another sampling the champion has no score, and keeps the one that it has.
+    leading = write_labels(
+        tmp_path / "leading", "depth", predictions, others, model=maker,
+        sampling=SamplingConfig(spacing="leading"),
+    )  # fmt: skip
+    config = config_of(tmp_path / "again", "depth", [others], tracking=tracking)
+    again = evaluate.score_of(evaluate.run(config, [leading.uri]))
+    assert again.terms_digest != found.terms_digest
+    assert not promote_if_better(tracking, "candidate", "2", worse)

@@ -100,14 +100,12 @@ def test_an_uploader_that_is_killed_leaves_no_file(
         store = open_store(uri)
         assert not store.exists("file") and list(store.list()) == []
 
-    os.mkfifo(tmp_path / "pipe")
+    os.truncate(tmp_path / "file", 1 << 34)  # takes seconds to copy, and no room before
     out = tmp_path / "out"
-    uploader = subprocess.Popen([sys.executable, "-c", program, str(out), str(tmp_path / "pipe")])
-    with (tmp_path / "pipe").open("wb") as pipe:
-        pipe.write(os.urandom(CHUNK_BYTES + 1))
-        wait_for(lambda: out.is_dir() and any(out.iterdir()), uploader)
-        uploader.kill()
-        assert uploader.wait() == -signal.SIGKILL
+    uploader = subprocess.Popen([sys.executable, "-c", program, str(out), str(tmp_path / "file")])
+    wait_for(lambda: out.is_dir() and any(out.iterdir()), uploader)
+    uploader.kill()
+    assert uploader.wait() == -signal.SIGKILL
     assert len(os.listdir(out)) == 1
     store = open_store(str(out))
     assert not store.exists("file") and list(store.list()) == list(store.names()) == []

@@ -16,6 +16,7 @@ from e2eft.artifacts import ArtifactError, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource
 from e2eft.data.shards import KIND, open_shards
 from e2eft.data.sources.images import list_images
+from e2eft.errors import TooLargeError
 from e2eft.storage import (
     MissingError,
     S3Store,
@@ -50,6 +51,10 @@ def test_what_was_written_is_read_listed_and_deleted(store: S3Store) -> None:
     assert store.exists("b.txt") and not store.exists("b") and not store.exists("c")
     with pytest.raises(StorageError, match=r"/c is not there$"):
         store.read("c")
+    assert store.read("b.txt", 5) == b"again"
+    with pytest.raises(TooLargeError, match=r"/b.txt has 5 bytes; 4 are the most") as caught:
+        store.read("b.txt", 4)
+    assert caught.value.size == 5
     store.delete("b.txt")
     store.delete("b.txt")
     assert not store.exists("b.txt")

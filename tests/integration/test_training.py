@@ -18,13 +18,14 @@ from e2eft.data.shards import part_path
 from tests.frames import analytic_frame, write_analytic_shards, write_shards
 from tests.ray_cluster import REPOSITORY
 from tests.services import ServiceProcess
-from tests.training import Outcome, run_processes
+from tests.training import HANGS, Outcome, run_processes
 
 STEPS, CHECKPOINT_EVERY = 8, 2
 FLAGS = (
     f"--base blank --num-workers 2 --batch 8 --micro-batch 2 --lr 1e-3 --max-steps {STEPS} "
     f"--warmup-steps 2 --checkpoint-every {CHECKPOINT_EVERY} --panel-frames 0 --limit 20"
 )
+HOOKED = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY / "tests" / "poison"), *sys.path])}
 RAY = {
     "OMP_NUM_THREADS": "1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
@@ -49,13 +50,6 @@ def config_of(data: str, *more: str) -> TrainConfig:
     config = cli.parse("train", argv_of(data, "unused", *more))
     assert isinstance(config, TrainConfig)
     return config
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shards_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Without Ray, as the command is by default: ZeRO 2 on two processes."""
-    config = config_of(shards_uri, "--zero-stage", "2")
-    return run_processes(tmp_path_factory.mktemp("plain"), 2, {"zero-2": config})["zero-2"]
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +81,13 @@ def test_every_zero_stage_takes_the_same_way(plain_runs: dict[str, Outcome]) -> 
 
 
 def start_training(data: str, out: Path, tracking: str, log: Path, *more: str) -> ServiceProcess:
-    """The command in a process group of its own, with a Ray cluster of its own."""
+    """The command in a process group of its own, with a Ray cluster of its own, where files may
+    hang."""
     log.mkdir()
     argv = [sys.executable, str(REPOSITORY / "pipelines/train.py"), *argv_of(data, out, *more)]
-    return ServiceProcess("train", [*argv, "--tracking-uri", tracking], folder=log, env=RAY)
+    return ServiceProcess(
+        "train", [*argv, "--tracking-uri", tracking], folder=log, env=RAY | HOOKED
+    )
 
 
 def registered_steps(out: Path) -> list[int]:
@@ -111,7 +108,7 @@ def wait_for_checkpoint(process: ServiceProcess, out: Path, timeout_s: float = 3
 @pytest.mark.deep
 @pytest.mark.slow
 def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
-    shards_uri: str, undisturbed: Outcome, tmp_path: Path, capsys: Any
+    shards_uri: str, plain_runs: dict[str, Outcome], tmp_path: Path, capsys: Any
 ) -> None:
     from mlflow import MlflowClient
 
@@ -142,7 +139,7 @@ def test_a_killed_run_ends_in_the_weights_of_an_undisturbed_one(
     artifact = load_artifact(str(out))
     assert verify(artifact) == [] and artifact.counts == {"optimizer_steps": STEPS}
     made = load_file(out / "model/unet/diffusion_pytorch_model.safetensors")
-    wanted = undisturbed.weights
+    wanted = plain_runs["zero-2"].weights  # as the command is by default
     assert made.keys() == wanted.keys()
     for name, weight in made.items():
         assert torch.equal(weight, wanted[name]), name
@@ -183,13 +180,12 @@ def test_what_would_fail_again_fails_once_and_in_one_line(tmp_path: Path) -> Non
 
 @pytest.mark.deep
 def test_a_run_goes_on_after_a_read_that_never_returned(tmp_path: Path) -> None:
-    """A shard file is a pipe into which nobody writes, until the hung worker was named."""
+    """Opening a shard file does not return, until the hung worker was named."""
     data, out = str(tmp_path / "shards"), tmp_path / "run"
     frames = [analytic_frame(number, 32, 40) for number in range(24)]
     write_shards(data, frames, frames_per_part=4)
-    stuck, aside = Path(data, part_path(4)), tmp_path / "aside"
-    stuck.rename(aside)
-    os.mkfifo(stuck)
+    hangs = Path(data, part_path(4) + HANGS)
+    hangs.touch()
     more = ["--scaling.hang-timeout-s", "60"]
     process = start_training(data, out, f"sqlite:///{tmp_path}/ml.db", tmp_path / "log", *more)
     deadline = time.monotonic() + 400
@@ -197,7 +193,7 @@ def test_a_run_goes_on_after_a_read_that_never_returned(tmp_path: Path) -> None:
         while "restart 1 of 3 from the last checkpoint" not in process.log_tail(1000):
             assert process.is_running and time.monotonic() < deadline, process.log_tail(100)
             time.sleep(0.5)
-        aside.replace(stuck)
+        hangs.unlink()
         assert process._process.wait(timeout=400) == 0, process.log_tail(100)
     finally:
         process.kill()

@@ -27,7 +27,7 @@ from e2eft.model.inference import pad_to_multiple
 from e2eft.model.layout import save_diffusers, write_model_index
 from e2eft.model.prediction import initial_latent
 from e2eft.model.pretrained import export_model, load_estimator, widen_conv_in
-from e2eft.model.source import find_model, read_source_card
+from e2eft.model.source import find_model, recognized
 from e2eft.tasks import get_task
 from tests.tiny_models import blank_source, edit_json, lively
 
@@ -179,6 +179,26 @@ def test_diffusers_gives_the_same_normals(
 
 
 @torch.no_grad()
+def test_normals_with_half_of_z_are_read_as_diffusers_reads_them(
+    normals_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(normals_folder, tmp_path / "half"))
+    (folder / CARD_NAME).unlink()
+    edit_json(folder / "model_index.json", use_full_z_range=False)
+    pipeline = pipeline_of(MarigoldNormalsPipeline, folder, set_alpha_to_one=True)
+    there = predicted_there(pipeline, picture(), starts("gaussian"), 1) * np.array([1, -1, -1])
+    estimator = loaded_here(folder)
+    task = get_task("normals").read_from(estimator.card.axes, estimator.card.full_z_range)
+    image = estimator(picture() * 2 - 1, initial="gaussian", seeds=SEEDS)
+    (here,) = task.label(task.decode(image)).values()
+    alike = image.abs().amax(1).numpy() < 1
+    assert alike.mean() > 0.2 and here[alike][:, 2].max() <= 0
+    np.testing.assert_allclose(here[alike], there[alike], atol=1e-4)
+    (whole,) = get_task("normals").label(get_task("normals").decode(image)).values()
+    assert np.abs(whole[alike] - here[alike]).max() > 0.1
+
+
+@torch.no_grad()
 def image_of(folder: Path, initial: InitialLatent, steps: int) -> np.ndarray:
     rgb = picture() * 2 - 1
     image = loaded_here(folder)(rgb, steps=steps, initial=initial, seeds=SEEDS)
@@ -200,7 +220,7 @@ def test_what_an_export_says_of_itself(
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
     assert scheduler["timestep_spacing"] == "trailing"
     assert scheduler["prediction_type"] == "v_prediction" and not scheduler["clip_sample"]
-    assert loaded_here(folder).card == read_source_card(find_model(str(folder)))
+    assert loaded_here(folder).card == recognized(find_model(str(folder))).card
     assert loaded_here(folder).card == ModelCard(task, initial_latent="zeros", processing_size=64)
 
 
@@ -272,11 +292,16 @@ def test_a_plain_stable_diffusion_is_an_image_model(tmp_path: Path) -> None:
     assert load_estimator(source).card == ModelCard(task="image", initial_latent="none")
 
 
-def test_cards_of_newer_versions_are_read(depth_folder: Path, tmp_path: Path) -> None:
+def test_a_card_is_read_and_what_a_newer_version_adds_is_named(
+    depth_folder: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(depth_folder, tmp_path / "copy"))
-    edit_json(folder / CARD_NAME, invented_later=3, prompt_tokens=77)
+    edit_json(folder / CARD_NAME, prompt_tokens=77)
     estimator = loaded_here(folder)
     assert estimator.card.prompt_tokens == 77 and estimator.context.shape == (1, 77, 64)
+    edit_json(folder / CARD_NAME, invented_later=3)
+    with pytest.raises(ModelError, match='"invented_later" is no field of a card; they are task'):
+        loaded_here(folder)
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "scheduler", "tokenizer", "text_encoder"])

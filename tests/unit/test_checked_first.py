@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from e2eft import cli, prepare
 from e2eft.artifacts import load_artifact, look, verify
@@ -33,7 +34,8 @@ def data(tmp_path: Path) -> str:
 
 
 def argv_of(data: str, out: Path, *more: str) -> list[str]:
-    return ["tiny-depth", "--base", "tiny-sd", "--data", data, "--out", str(out), *more]
+    base = [] if "--base" in more else ["--base", "tiny-sd"]
+    return ["tiny-depth", *base, "--data", data, "--out", str(out), *more]
 
 
 def trained(out: Path, data: str, *more: str) -> Artifact:
@@ -122,6 +124,47 @@ def test_what_has_come_in_the_place_of_the_data_is_not_nothing(
     assert cli.run_stage("train", argv_of(data, tmp_path / "out", "--no-tracking")) == 1
     said = capsys.readouterr().err
     assert ("has no manifest.json" if by == "no shards" else "holds something else") in said
+
+
+def something_else(folder: Path) -> str:
+    folder.mkdir()
+    (folder / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionInstructPix2PixPipeline"}'
+    )
+    return f"model '{folder}' is an InstructPix2Pix model"
+
+
+def without_a_tensor(folder: Path) -> str:
+    shutil.copytree(REPOSITORY / "e2eft/bases/shared", folder)
+    shutil.copytree(REPOSITORY / "e2eft/bases/tiny-marigold-depth", folder, dirs_exist_ok=True)
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["conv_in.bias"]
+    save_file(tensors, weights)
+    return "the weights in unet/ lack conv_in.bias, other than unet/config.json says; copy both"
+
+
+@pytest.mark.parametrize("stage", ["label", "evaluate", "train"])
+@pytest.mark.parametrize("spoil", [something_else, without_a_tensor])
+def test_a_model_that_is_not_taken_deletes_nothing(
+    spoil: Any, stage: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    wanted = spoil(model)
+    recipe, flag, source, changed = {
+        "label": ("depth", "--model", "--images", "--images-per-part"),
+        "evaluate": ("synthetic-depth", "--model", "--data", "--bootstrap"),
+        "train": ("tiny-depth", "--base", "--data", "--max-steps"),
+    }[stage]
+    argv = [recipe, flag, str(model), source, data, "--out", str(out), "--no-tracking"]
+    kind = {"label": "labels", "evaluate": "scores", "train": "model"}[stage]
+    made = cli.parse(stage, [*argv, changed, "7"])
+    write_artifact(LocalStore(out), kind, made, files={"a": b"1"}, counts={"b": 1})
+    before = contents(out)
+    assert cli.run_stage(stage, [*argv, "--overwrite"]) == cli.STAGE_ERROR
+    said = capsys.readouterr().err
+    assert said.startswith(f"{stage}: model '{model}'") and wanted in said
+    assert len(said.splitlines()) == 1 and contents(out) == before
 
 
 @pytest.mark.parametrize("content", ["junk", "other", "cut"])

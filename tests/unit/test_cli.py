@@ -2,17 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from pydantic import ValidationError
 
 from e2eft import cli, recipes
 from e2eft.artifacts import MANIFEST
 from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig
+from e2eft.config.base import Config, configs_of
 from e2eft.storage import LocalStore
 from tests.artifacts import write_artifact
 from tests.frames import write_analytic_shards
@@ -222,6 +226,69 @@ def test_what_the_parser_cannot_read_is_named(
             ["depth", *REQUIRED["label"], "--native-size", "--processing-size", "9"],
             "label: --native-size and --processing-size 9 exclude each other",
         ),
+        (
+            "label",
+            ["depth", *REQUIRED["label"], "--processing-size", "100000"],
+            "label: --processing-size 100000: Input should be less than or equal to 4096",
+        ),
+        (
+            "label",
+            ["depth", *REQUIRED["label"], "--retry", "--overwrite"],
+            "label: --retry and --overwrite exclude each other: one keeps every label that is "
+            "there, the other may delete them",
+        ),
+        (
+            "label",
+            ["depth", *REQUIRED["label"], "--images=j"],
+            "label: --images is given more than once and takes one value; give it once",
+        ),
+        (
+            "label",
+            ["depth", *REQUIRED["label"], "--max-pixels", "9", "--max_pixels", "9"],
+            "label: --max-pixels is given more than once and takes one value; give it once",
+        ),
+        (
+            "train",
+            [*TINY, "--data", "e", "--no-tracking", "--tracking"],
+            "train: --tracking is given more than once and takes one value; give it once",
+        ),
+        (
+            "prepare",
+            [
+                "hypersim",
+                *REQUIRED["prepare"],
+                "--root",
+                "r",
+                "--split-csv",
+                "s",
+                "--scene",
+                "a",
+                "--scene",
+                "b",
+                "--root",
+                "q",
+            ],
+            "prepare: --root is given more than once and takes one value; give it once",
+        ),
+        (
+            "evaluate",
+            [
+                "pooled-pixels",
+                "--out",
+                "o",
+                "--data",
+                "d",
+                "--data",
+                "e",
+                "--model",
+                "m",
+                "--panels",
+                "1",
+                "--panels",
+                "2",
+            ],
+            "evaluate: --panels is given more than once and takes one value; give it once",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -235,6 +302,31 @@ def test_two_mistakes_are_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
         cli.parse("train", [*TINY, "--lr", "-1", "--max-steps", "0"])
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[1] for line in lines] == ["--lr", "--max-steps"]
+
+
+def configurations(kind: type[Config]) -> Iterator[type[Config]]:
+    """All that one is made of."""
+    yield kind
+    for field in kind.model_fields.values():
+        for inner in configs_of(field):
+            yield from configurations(inner)
+
+
+def test_an_integer_beyond_64_bits_is_refused_by_name() -> None:
+    """It would stop a worker, in a table, a seed, or the size of an array."""
+    fields: set[str] = set()
+    for stage in (PrepareConfig, TrainConfig, LabelConfig, EvaluateConfig):
+        for kind in configurations(stage):
+            hints = get_type_hints(kind)
+            for name in kind.model_fields:
+                if hints[name] not in (int, int | None):
+                    continue
+                fields.add(f"{kind.__name__}.{name}")
+                for value in (2**63, -(2**63) - 1):
+                    with pytest.raises(ValidationError) as caught:
+                        kind.model_validate({name: value})
+                    assert (name,) in [error["loc"] for error in caught.value.errors()], name
+    assert len(fields) == 41 and "SamplingConfig.seed" in fields
 
 
 def train_argv(data: Path | str, out: Path) -> list[str]:
@@ -374,7 +466,51 @@ def test_an_interrupted_stage_says_how_to_go_on(
 
     monkeypatch.setattr(cli, "execute", interrupt)
     message = refusal("prepare", ["synthetic-indoor", "--out", "o"], capsys, cli.INTERRUPTED)
-    assert message == "prepare: interrupted; run the same command again to finish the rest"
+    assert message == (
+        "prepare: interrupted; what is committed stays, run the same command again to finish the "
+        "rest"
+    )
+
+
+TERMINATED = (
+    "import signal, sys, time; from e2eft import cli, signals\n"
+    "def work(config):\n"
+    "    with signals.keeping_sigterm():\n"
+    "        signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))  # as ray.init does\n"
+    "    print('working', flush=True)\n"
+    "    try:\n"
+    "        time.sleep(60)\n"
+    "    except KeyboardInterrupt:\n"
+    "        raise ValueError('the cluster is gone')\n"
+    "cli.execute = work\n"
+    "code = cli.run_stage('label', sys.argv[1:])\n"
+    "signal.raise_signal(signal.SIGTERM)  # a second one while it ends\n"
+    "sys.exit(code)\n"
+)
+
+
+def test_a_terminated_stage_says_what_is_kept_and_how_to_go_on() -> None:
+    argv = ["depth", *REQUIRED["label"]]
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout and process.stdout.readline() == "working\n"
+        process.terminate()
+        printed = process.communicate(timeout=30)
+    assert process.returncode == cli.TERMINATED == 143
+    assert printed == (
+        "",
+        "label: stopped by SIGTERM; what is committed stays, run the same command again to finish "
+        "the rest\n",
+    )
+
+
+def test_a_stage_that_ends_leaves_signals_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "execute", lambda _: SimpleNamespace(uri="o", counts={}))
+    assert cli.run_stage("prepare", ["synthetic-indoor", "--out", "o"]) == 0
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 LOADED = (
@@ -433,3 +569,16 @@ def test_the_console_script_lists_the_stages(
     monkeypatch.setattr(sys, "argv", ["e2eft", "bake"])
     assert cli.main() == cli.USAGE_ERROR
     assert "unknown stage 'bake'; stages are prepare, train" in capsys.readouterr().err
+
+
+def test_a_page_whose_reader_left_ends_without_a_word() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "pipelines/evaluate.py"), "--help"],
+            stdout=writing, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": ""},
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -133,6 +133,23 @@ def test_a_record_that_is_older_than_a_field_was_made_with_its_default() -> None
     )
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_shards_from_before_normals_had_a_choice_are_finished_as_they_were_begun(
+    version: int,
+) -> None:
+    argv = ["virtual-kitti-2", "--root", "r", "--out", "o"]
+    config = cli.parse("prepare", [*argv, "--normal-planes", "own"])
+    old = config.identity()
+    assert old["source"].pop("normal_planes") == "own"
+    assert refusal(differences(old, config, version)) == (
+        "--normal-planes neighbours -> own; accepted: --normal-planes neighbours"
+    )
+    same = cli.parse("prepare", [*argv, "--normal-planes", "neighbours"])
+    assert differences(old, same, version) == []
+    (found,) = differences(same.identity(), config, 3)
+    assert found.accepted == "--normal-planes neighbours"
+
+
 def test_a_record_that_is_newer_than_this_program_is_not_taken_for_the_same() -> None:
     config = cli.parse("train", TRAIN.split())
     old = config.identity()

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from e2eft.data.sources.images import ImageError
+from e2eft.data.sources.reasons import ImageError
 from e2eft.errors import (
     ConflictError,
     DamagedError,

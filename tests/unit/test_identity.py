@@ -74,6 +74,7 @@ ROLES: dict[str, dict[str, Role]] = {
         "source.virtual-kitti-2.variations": RESULT,
         "source.virtual-kitti-2.frames_per_sequence": RESULT,
         "source.virtual-kitti-2.benchmark_crop": RESULT,
+        "source.virtual-kitti-2.normal_planes": RESULT,
         "source.nyuv2.kind": RESULT,
         "source.nyuv2.root": PLACEMENT,
         "source.nyuv2.frame_list": RESULT,
@@ -178,6 +179,8 @@ ROLES: dict[str, dict[str, Role]] = {
     },
     "label": {
         "model": PLACEMENT,
+        "model_card": PLACEMENT,
+        "card_digest": RESULT,
         "images": RESULT,
         "out": PLACEMENT,
         "task": RESULT,
@@ -193,6 +196,7 @@ ROLES: dict[str, dict[str, Role]] = {
         "max_pixels": RESULT,
         "max_reject_fraction": PLACEMENT,
         "gallery_images": PLACEMENT,
+        "retry": PLACEMENT,
         "overwrite": PLACEMENT,
         "single_writer": PLACEMENT,
         "take_over": PLACEMENT,
@@ -203,12 +207,15 @@ ROLES: dict[str, dict[str, Role]] = {
         "task": RESULT,
         "data": PLACEMENT,
         "model": PLACEMENT,
+        "model_card": PLACEMENT,
+        "card_digest": RESULT,
         "labels": PLACEMENT,
         "labels_kind": RESULT,
         "labels_axes": RESULT,
         "labels_pattern": RESULT,
         **SAMPLING,
         "protocol": RESULT,
+        "processing_px": RESULT,
         "max_depth_m": RESULT,
         "bootstrap": RESULT,
         "batch_size": ROUNDING,
@@ -275,6 +282,7 @@ OTHERS: dict[str, Any] = {
     "objective.diffusion.timestep_skew": 3.5,
     "data.weights": [2.5],
     "data.max_depth_m": [40.0],
+    "processing_px": [1088],
     "batch.global_size": 192,
     "batch.micro_size": 16,
     "zero.stage": 3,
@@ -421,3 +429,40 @@ def test_what_is_said_to_be_accepted_is_accepted_when_it_is_typed(stage: str, co
         accepted = re.split(r"(?:^|, )(?:no|without) --", accepted)[0]
         argv = shlex.split(f"{COMMANDS[stage][command]} {accepted}")
         assert cli.parse(stage, argv) == recorded and len(found) >= 2
+
+
+SAMPLED = "label", "images"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_sampling_that_was_left_open_before_it_was_the_models_is_what_it_was(version: int) -> None:
+    config = parsed(*SAMPLED)
+    old = with_other(with_other(config, "sampling.steps", 1), "sampling.spacing", "trailing")
+    recorded = {k: v for k, v in old.identity().items() if k != "card_digest"}
+    for same in (config, old):
+        assert differences(recorded, same, version) == []
+    recorded["sampling"]["steps"] = 4
+    (found,) = differences(recorded, config, version)
+    assert (found.field, found.accepted) == ("sampling.steps", "--steps 4")
+    recorded["sampling"] |= {"steps": 1, "spacing": "leading"}
+    (found,) = differences(recorded, config, version)
+    assert (found.field, found.accepted) == ("sampling.spacing", "--spacing leading")
+
+
+def test_sampling_that_is_the_models_is_no_number_that_was_asked_for() -> None:
+    config = parsed(*SAMPLED)
+    one = with_other(config, "sampling.steps", 1)
+    (found,) = differences(one.identity(), config)
+    assert found.accepted == "--steps 1"
+    (found,) = differences(config.identity(), one)
+    assert found.accepted == "without --steps"
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_another_card_than_the_models_is_another_result(version: int) -> None:
+    config = parsed(*SAMPLED)
+    recorded = {k: v for k, v in config.identity().items() if k != "card_digest"}
+    given = with_other(config, "card_digest", "0f")
+    (found,) = differences(recorded, given, version)
+    assert (found.said, found.accepted) == ("card_digest None -> 0f", "no --model-card")
+    assert differences(recorded, config, version) == []

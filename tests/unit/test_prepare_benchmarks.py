@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ from PIL import Image
 from e2eft import cli
 from e2eft.artifacts import Artifact, Claim, load_artifact
 from e2eft.config import PrepareConfig
-from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH
+from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH, DRAWN_NORMALS, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, require_truth
 from e2eft.data.sources import located, open_source
 from e2eft.prepare import stage
 from e2eft.prepare.parts import index_of, make_part
-from e2eft.prepare.stage import REPORT_PAGE, SHEET
+from e2eft.prepare.stage import REPORT, REPORT_PAGE, SHEET
 from tests import benchmark_files, normal_map_files
 from tests.benchmark_files import measured_frame
 from tests.normal_map_files import known_frame
@@ -54,7 +55,8 @@ def test_a_recipe_is_called_as_its_source(recipe: str, tmp_path: Path) -> None:
         assert isinstance(config, PrepareConfig)
         source = open_source(located(config.source))
         assert source.name == recipe
-        assert source.promise == (ANNOTATED_NORMALS if recipe in NORMALS_SETS else DEPTH)
+        annotated = DRAWN_NORMALS if recipe == "oasis-normals" else ANNOTATED_NORMALS
+        assert source.promise == (annotated if recipe in NORMALS_SETS else DEPTH)
 
 
 @pytest.mark.parametrize("recipe", NEED_LIST)
@@ -119,6 +121,66 @@ def test_a_normals_set_from_folder_and_tar(tmp_path: Path) -> None:
     known = np.isfinite(truth.normals_cam)
     np.testing.assert_allclose(sample.normals_cam[known], truth.normals_cam[known], atol=1e-3)
     json.dumps(folder.details, allow_nan=False)
+
+
+def turned(frame: Sample) -> Sample:
+    return replace(frame, normals_cam=-frame.normals_cam)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "away", "kept"),
+    [("ibims-1-normals", 1, True), ("ibims-1-normals", 4, False), ("oasis-normals", 4, True)],
+)
+def test_normals_that_face_away_cost_no_frame_but_everywhere_they_are_mistaken_axes(
+    recipe: str, away: int, kept: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of OASIS, whose normals are drawn on photographs, any may do so."""
+    frames = [known_frame(n) for n in range(4)]
+    mixed = [turned(frame) for frame in frames[:away]] + frames[away:]
+    ending = ".pkl" if recipe == "oasis-normals" else ".exr"
+    named = {f"a/corridor_0{n}": frame for n, frame in enumerate(mixed)}
+    made = normal_map_files.dsine(named, ending)
+    argv = ["--out", str(tmp_path / "a"), "--root", made.write_folder(tmp_path / "x")]
+    code = cli.run_stage("prepare", [recipe, *argv, "--no-tracking"])
+    out, err = capsys.readouterr()
+    assert code == (0 if kept else cli.STAGE_ERROR)
+    if not kept:
+        said = "100% of the normals in ibims-1-normals's frames point away from the camera"
+        assert said in err and not (tmp_path / "a" / "manifest.json").exists()
+        return
+    artifact = load_artifact(str(tmp_path / "a"), KIND)
+    assert artifact.counts == {"frames": 4, "rejected": 0}
+    share = "100.0%" if away == 4 else "2"
+    page = artifact.store.read(REPORT_PAGE).decode()
+    for text in (page, out):
+        (line,) = [line for line in text.splitlines() if "face away from the camera" in line]
+        assert line.removeprefix(f"{recipe}: ").startswith(share)
+    sample = decode_row(open_shards(artifact.uri).read_group(0, 0)[0])
+    known = np.isfinite(sample.normals_cam)
+    np.testing.assert_allclose(sample.normals_cam[known], mixed[0].normals_cam[known], atol=1e-3)
+
+
+def test_an_all_black_image_is_kept_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = {("scene0406_02", number): measured_frame(number) for number in range(3)}
+    for name, black in (("seen", False), ("black", True)):
+        if black:
+            frames["scene0406_02", 1].rgb[:] = 0
+        made = benchmark_files.scannet(frames)
+        artifact = prepared(
+            "scannet", tmp_path / name, "--root", made.write_folder(tmp_path / f"x-{name}"),
+            "--list", made.write_list(tmp_path / f"l-{name}"),
+        )  # fmt: skip
+        key = decode_row(open_shards(artifact.uri).read_group(0, 0)[1]).key
+        said = f"1 images are black or of one other colour: {key}."
+        assert artifact.counts == {"frames": 3, "rejected": 0}
+        facts = json.loads(artifact.store.read(REPORT))
+        assert (said in artifact.store.read(REPORT_PAGE).decode()) == black
+        assert (f"scannet: {said}" in capsys.readouterr().out) == black
+        # What has no such frame is the same artifact as before they were counted.
+        assert facts.get("one_colour") == ([key] if black else None)
+        assert "normals_away" not in facts
 
 
 def test_large_frames_are_shown_smaller(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A dataset that is replaced by another one while, or after, it is prepared."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from e2eft import prepare
-from e2eft.artifacts import ArtifactError, Claim
+from e2eft.artifacts import CLAIM, ArtifactError, Claim
 from e2eft.config import (
     HypersimSource,
     Nyuv2Source,
@@ -170,3 +171,33 @@ def test_every_layout_tells_its_files_from_anothers(write: Write, tmp_path: Path
     changed = sum(a != b for a, b in zip(digests, differing, strict=True))
     assert 4 * changed > len(names)
     assert source.raw_digest(f"{names[0]}.lost") == ""
+
+
+def test_shards_whose_normals_are_made_in_another_way_are_finished_in_theirs(
+    made: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = virtual_kitti("merged")(tmp_path / "raw", 0)
+    fields = {"frames_per_part": PER_PART, "tracking": TrackingConfig(enabled=False)}
+    older, other, now = (
+        PrepareConfig(
+            out=str(tmp_path / "out"),
+            source=source.model_copy(update={"benchmark_crop": False, "normal_planes": planes}),
+            **fields,
+        )
+        for planes in ("neighbours", "own", None)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        prepare.run(older)
+    claim = tmp_path / "out" / CLAIM
+    record = json.loads(claim.read_bytes())
+    assert record["config"]["source"].pop("normal_planes") == "neighbours"
+    claim.write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match="accepted: --normal-planes neighbours"):
+        prepare.run(other)
+    artifact = prepare.run(now)
+    assert "its normals are those of --normal-planes neighbours" in capsys.readouterr().out
+    with pytest.raises(ArtifactError, match="accepted: --normal-planes neighbours"):
+        prepare.run(other)
+    assert prepare.run(older).digest == prepare.run(now).digest == artifact.digest
+    assert made == [0, 1, -1, 2] and artifact.counts["frames"] == 6
+    assert artifact.details["provenance"]["normals"] == "surface_normals of depth, 5 x 5 pixels"

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from e2eft import storage, walk
+from e2eft.errors import TooLargeError, as_json, from_json
 from e2eft.storage import (
     ConflictError,
     DamagedError,
     LocalStore,
     MissingError,
     StorageError,
+    base,
     download_folder,
     open_store,
     upload_folder,
@@ -123,12 +125,45 @@ def test_one_of_many_creators_wins(store: LocalStore) -> None:
 def test_errors_of_the_disk_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     below_a_file = LocalStore(tmp_path / "file")
-    with pytest.raises(StorageError, match=r"cannot write .*/file/x: .*check the path"):
-        below_a_file.write("x", b"")
+    for store in below_a_file, LocalStore(tmp_path / "file" / "x"):
+        with pytest.raises(StorageError) as refused:
+            store.create("_epochs/probe", b"")
+        in_the_way = f"{tmp_path}/file is a file; choose another place"
+        assert str(refused.value) == f"cannot write to {store.folder}: {in_the_way}"
+    with pytest.raises(StorageError, match=r"^cannot write to /proc/o: No such file or directory;"):
+        LocalStore(Path("/proc/o")).create("_epochs/probe", b"")
     with pytest.raises(StorageError, match="is not there"):
         below_a_file.read("x")
     with pytest.raises(StorageError, match=r"cannot read .*: Is a directory"):
         LocalStore(tmp_path.parent).read(tmp_path.name)
+
+
+def test_a_listing_that_takes_long_says_how_far_it_is(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in ("a/1", "a/2"):
+        store.write(path, b"")
+    caplog.set_level("INFO", "e2eft")
+    assert len(list(store.list())) == 2 and not caplog.messages
+    monkeypatch.setattr(base, "TELL_EVERY_S", 0.0)
+    found = [path for path, _ in store.list()]
+    told = [f"{store.uri}: {n} files so far, at {path}" for n, path in enumerate(found, 1)]
+    assert caplog.messages == told
+
+
+def test_what_is_no_file_is_not_waited_for(store: LocalStore) -> None:
+    store.write("file", b"0123456789")
+    os.mkfifo(store.folder / "pipe")
+    (store.folder / "device").symlink_to("/dev/zero")
+    for path in ("pipe", "device"):
+        for read in (store.read, store.open, store.digest, lambda p: store.read_range(p, 0, 5)):
+            with pytest.raises(DamagedError, match=f"{path} is a pipe, a socket or a device"):
+                read(path)
+    assert store.read("file", 10) == b"0123456789"
+    with pytest.raises(TooLargeError, match="file has 10 bytes; 9 are the most") as caught:
+        store.read("file", 9)
+    again = from_json(as_json(caught.value))
+    assert isinstance(again, TooLargeError) and again.size == caught.value.size == 10
 
 
 @pytest.mark.parametrize(

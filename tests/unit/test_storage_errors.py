@@ -80,7 +80,14 @@ FINAL: list[tuple[Exception, type[StorageError], str]] = [
     (boto.NoCredentialsError(), DeniedError, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"),
     (boto.SSOTokenLoadError(error_msg="x"), DeniedError, "AWS_PROFILE (Error loading SSO Token"),
     (boto.FlexibleChecksumError(error_msg="x"), DamagedError, "its checksum is another"),
-    (boto.ParamValidationError(report="Invalid bucket name"), StorageError, "Invalid bucket name"),
+    (
+        boto.ParamValidationError(
+            report='Invalid bucket name "bucket": must match the regex "^x$"'
+        ),
+        StorageError,
+        "'bucket' is no bucket's name, which has 3 to 63 lower-case letters, digits, dots and",
+    ),
+    (boto.ParamValidationError(report="Invalid length for Key"), StorageError, "length for Key"),
     (tls(UNTRUSTED), StorageError, f"{URL} is not trusted (self-signed certificate); give its"),
     (tls(FileNotFoundError(2, "No such file")), StorageError, "check AWS_ENDPOINT_URL and AWS_CA"),
     (tls(ssl.SSLError(1, "[SSL] record layer failure")), StorageError, "no encrypted connection"),

@@ -1,46 +1,59 @@
 """Runs and the registry, on a SQLite file."""
 
+import ast
+import getpass
+import json
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from e2eft import cluster
 from e2eft.config import TrackingConfig
 from e2eft.tracking import (
     NoRun,
     Run,
     TrackingError,
+    check_registry_name,
+    check_tracking,
+    complete_run,
     connection,
     download_model,
     is_registry_uri,
     is_server,
     model_folder,
+    origin,
     promote_if_better,
-    record_score,
     register_model,
+    registered_version,
     resolve_uri,
     resolve_version,
     start_run,
     version_digest,
 )
-from e2eft.tracking.connection import client_of
-from e2eft.tracking.packaging import serving_requirements, serving_signature
+from e2eft.tracking.connection import client_of, with_credentials
+from e2eft.tracking.packaging import (
+    copy_served_source,
+    serving_requirements,
+    serving_signature,
+)
 from e2eft.tracking.registry import DIGEST_TAG
 from e2eft.tracking.runs import flatten
+from tests.registered import registered, score
 from tests.services import free_ports
+from tests.tracking_servers import answering_server
 
-DATA, OTHER_DATA = "a" * 64, "b" * 64
-PROTOCOL = "least-squares-depth to 80 m"
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingConfig:
-    return TrackingConfig(tracking_uri=f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/runs.db")
+DATA = "a" * 64
+HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -61,13 +74,22 @@ def two_versions(tracking: TrackingConfig, run: Run, request: pytest.FixtureRequ
     return name
 
 
-def aliases(run: Run, name: str) -> dict[str, str]:
-    return {k: str(v) for k, v in client_of(run.uri).get_registered_model(name).aliases.items()}
-
-
 def stored(run: Run) -> Any:
     run.flush()
     return client_of(run.uri).get_run(run.run_id)
+
+
+@pytest.mark.parametrize("look_up", [resolve_version, version_digest])
+def test_looking_a_model_up_makes_no_database(look_up: Any, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    config = TrackingConfig(tracking_uri=uri, enabled=False)
+    with pytest.raises(TrackingError) as refused:
+        look_up(config, "models:/depth@champion")
+    assert str(refused.value) == (
+        f"MLflow's database {uri} is not there; give "
+        "another with --tracking-uri or MLFLOW_TRACKING_URI"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_keeps_what_is_logged(run: Run, tmp_path: Path) -> None:
@@ -144,8 +166,166 @@ def test_a_server_that_is_not_there_is_one_clear_line_within_seconds(
     assert time.monotonic() - started < 10
     assert "\n" not in str(error.value) and "--no-tracking" in str(error.value)
     monkeypatch.setattr(connection, "ANSWER_S", 1.0)
-    with pytest.raises(TrackingError, match=f"127.0.0.1:{port} does not answer"):
+    with pytest.raises(TrackingError, match=f"127.0.0.1:{port} does not answer") as error:
         resolve_version(config, "models:/x@champion")
+    assert "--no-tracking" not in str(error.value)  # which would be no way to read a registry
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("http://h:99999", "--tracking-uri http://h:99999 is no server's; write http://HOST:PORT"),
+        ("http://me:carmine@h:abc", "--tracking-uri http://h:abc is no server's"),
+        ("https://", "--tracking-uri https:// is no server's"),
+        ("http://a b", "--tracking-uri http://a b is no server's"),
+        ("sqlite:///", "--tracking-uri sqlite:/// names no file; write sqlite:///mlflow.db"),
+        ("sqlite:///:memory:", "--tracking-uri sqlite:///:memory: names no file"),
+    ],
+)
+def test_a_tracking_uri_that_cannot_be_is_told_what_one_is(uri: str, said: str) -> None:
+    with pytest.raises(TrackingError) as error:
+        check_tracking(TrackingConfig(tracking_uri=uri))
+    assert str(error.value).startswith(said)
+    assert str(error.value).endswith(", or use --no-tracking")
+
+
+def test_blanks_around_a_tracking_uri_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "\thttp://me:carmine@mlflow:5000 \n")
+    assert resolve_uri(TrackingConfig()) == "http://me:carmine@mlflow:5000"
+    assert resolve_uri(TrackingConfig(tracking_uri=" http://other ")) == "http://other"
+    monkeypatch.setattr(connection, "_credentialed", {})
+    assert with_credentials("http://mlflow:5000") == "http://me:carmine@mlflow:5000"
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"status": "ok"}', b"[]"])
+def test_a_server_that_says_the_same_to_everything_is_no_mlflow(body: bytes) -> None:
+    with (
+        answering_server(200, body=body) as place,
+        pytest.raises(TrackingError, match=f"what answers at http://{place} is no MLflow"),
+    ):
+        check_tracking(TrackingConfig(tracking_uri=f"http://{place}"))
+
+
+def test_a_server_that_takes_no_more_requests_is_not_to_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "ANSWER_S", 0.8)
+    with (
+        answering_server(429, body=b"{}") as place,
+        pytest.raises(TrackingError, match=r"takes no more requests .*again later, or raise the"),
+    ):
+        check_tracking(TrackingConfig(tracking_uri=f"http://{place}"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ("181f10493468", "was made by an older MLflow (its schema is 181f10493468, here it is "),
+        ("ffffffffffff", "was made by a newer MLflow, or by another program (its schema is ffff"),
+        (None, "was made by an older MLflow (its schema is not said, here it is "),
+    ],
+)
+def test_a_database_of_another_mlflow_is_left_as_it_is(
+    schema: str | None, said: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    check_tracking(tracking)  # makes it
+    file = tmp_path / "runs.db"
+    shutil.copyfile(str(tracking.tracking_uri).removeprefix("sqlite:///"), file)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("DELETE FROM alembic_version")
+        if schema:
+            database.execute("INSERT INTO alembic_version VALUES (?)", (schema,))
+        database.execute("DROP TABLE webhook_events")  # what an older one does not have
+    content = file.read_bytes()
+    started = time.monotonic()
+    with pytest.raises(TrackingError) as error:
+        check_tracking(TrackingConfig(tracking_uri=f"sqlite:///{file}"))
+    assert time.monotonic() - started < 5 and file.read_bytes() == content
+    line = str(error.value)
+    assert line.startswith(f"MLflow's database sqlite:///{file} {said}")
+    fix = f"run `mlflow db upgrade sqlite:///{file}`, or correct --tracking-uri"
+    assert (fix in line) == (schema == "181f10493468")
+
+
+def test_no_database_is_made_by_who_reads_a_registry(tmp_path: Path) -> None:
+    config = TrackingConfig(tracking_uri=f"sqlite:///{tmp_path}/not/there/mlflow.db")
+    for read in (resolve_version, version_digest, download_model):
+        with pytest.raises(TrackingError, match=r"there/mlflow.db is not there; give another"):
+            read(config, "models:/x@champion")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "a:b", "a@b", "a?b", "a\tb", "a\nb", "..", "", " ", "n" * 257, """a'b"c"""],
+)
+def test_a_name_by_which_a_model_could_not_be_found_again_is_refused(name: str) -> None:
+    with pytest.raises(TrackingError, match=r"^--register ") as error:
+        check_registry_name(name)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["it's", 'say "x"', "a b%20#c;d[e]"])
+def test_a_name_that_is_taken_is_found_again(
+    name: str, tracking: TrackingConfig, tmp_path: Path
+) -> None:
+    check_registry_name(name)
+    registered(tracking, name, 1, tmp_path)
+    client_of(resolve_uri(tracking)).set_registered_model_alias(name, "champion", "1")
+    for uri in (f"models:/{name}/1", f"models:/{name}@champion"):
+        assert resolve_version(tracking, uri) == (name, "1")
+    assert registered_version(tracking, name, "tag", "none") is None
+
+
+def test_a_name_of_an_experiment_that_a_database_cannot_hold_is_refused(
+    tracking: TrackingConfig,
+) -> None:
+    long = tracking.model_copy(update={"experiment": "e" * 257})
+    with pytest.raises(TrackingError, match=r"--experiment e+\.\.\.: a name of 257 characters"):
+        check_tracking(long)
+
+
+@pytest.mark.parametrize("out", ["/tmp/it's", '/tmp/"a"', """/tmp/it's "a\"""", "/tmp/a`b\\c"])
+def test_quotes_in_a_place_are_no_reason_to_fail(out: str, tracking: TrackingConfig) -> None:
+    runs = [start_run(tracking, "n", f"scores:1:{out}", {"e2eft.out": out}) for _ in range(2)]
+    assert runs[0] == runs[1]
+    complete_run(tracking, "n", f"scores:1:{out}", {}, lambda run: None)
+    assert stored(runs[0]).data.tags["e2eft.out"] == out
+
+
+def test_a_run_says_who_started_it_from_where(
+    tracking: TrackingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"metadata": {"job_submission_id": "raysubmit_1"}}
+    monkeypatch.setenv("E2EFT_IMAGE_DIGEST", "sha256:12")
+    monkeypatch.setenv(origin.SUBMISSION_VARIABLE, json.dumps(job))
+    monkeypatch.setenv(cluster.JOB_ID, "02000000")
+    monkeypatch.setattr(sys, "argv", ["pipelines/train.py", "--tracking-uri", "secret"])
+    run = start_run(tracking, "n", "who", {})
+    tags = stored(run).data.tags
+    assert (
+        tags["mlflow.user"]
+        == getpass.getuser()
+        == client_of(run.uri).get_run(run.run_id).info.user_id
+    )
+    assert tags["mlflow.source.name"] == "pipelines/train.py"
+    assert tags["mlflow.source.type"] == "JOB"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    assert tags["mlflow.source.git.commit"] == head.stdout.strip() and len(head.stdout) == 41
+    assert tags["ray.submission_id"] == "raysubmit_1" and tags["ray.job_id"] == "02000000"
+    assert tags["e2eft.image_digest"] == "sha256:12"
+    assert origin.user("http://painter@host:5000") == "painter"
+
+
+def test_the_commit_of_a_repository_that_this_package_is_no_part_of_is_not_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "__init__.py").touch()
+    monkeypatch.setattr(origin, "PACKAGE", tmp_path)
+    origin._commit.cache_clear()
+    assert origin._commit() == {}
+    origin._commit.cache_clear()
 
 
 def test_relative_databases_are_made_absolute_and_files_are_no_servers(
@@ -163,64 +343,26 @@ def test_relative_databases_are_made_absolute_and_files_are_no_servers(
     assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}
 
 
-def test_only_a_better_version_becomes_champion(
-    tracking: TrackingConfig, run: Run, two_versions: str
-) -> None:
-    terms = ("abs_rel", True, PROTOCOL, DATA)
-
-    def promote(version: str, value: float) -> Any:
-        metric, lower, protocol, data = terms
-        return promote_if_better(
-            tracking, two_versions, version, metric, value, lower, protocol, data
-        )
-
-    first = promote("1", 0.10)
-    assert first and "first champion" in first.reason
-    assert aliases(run, two_versions) == {"champion": "1"}
-    worse = promote("2", 0.11)
-    assert not worse and "0.1," in worse.reason and "0.11" in worse.reason
-    assert not promote("2", 0.10)
-    assert aliases(run, two_versions) == {"champion": "1"}
-    assert not promote("2", float("nan"))
-    better = promote("2", 0.09)
-    assert better and aliases(run, two_versions) == {"champion": "2"}
-    assert "champion already" in promote("2", 0.05).reason
-
-
-def test_where_more_is_better_more_wins(
-    tracking: TrackingConfig, run: Run, two_versions: str
-) -> None:
-    terms = (False, PROTOCOL, DATA)
-    assert promote_if_better(tracking, two_versions, "1", "delta1", 0.9, *terms)
-    assert not promote_if_better(tracking, two_versions, "2", "delta1", 0.8, *terms)
-    assert promote_if_better(tracking, two_versions, "2", "delta1", 0.95, *terms)
-
-
-def test_scores_of_other_data_or_protocols_never_promote(
-    tracking: TrackingConfig, run: Run, two_versions: str
-) -> None:
-    assert promote_if_better(tracking, two_versions, "1", "abs_rel", 0.5, True, PROTOCOL, DATA)
-    for protocol, data in ((PROTOCOL, OTHER_DATA), ("least-squares-depth to 20 m", DATA)):
-        answer = promote_if_better(
-            tracking, two_versions, "2", "abs_rel", 0.01, True, protocol, data
-        )
-        assert not answer and "version 1 stays champion" in answer.reason
-        assert f"models:/{two_versions}@champion" in answer.reason and protocol in answer.reason
-    assert aliases(run, two_versions) == {"champion": "1"}
-    record_score(tracking, two_versions, "1", "abs_rel", 0.4, PROTOCOL, OTHER_DATA)
-    assert promote_if_better(
-        tracking, two_versions, "2", "abs_rel", 0.01, True, PROTOCOL, OTHER_DATA
-    )
-
-
 def test_names_that_are_not_registered_say_so(tracking: TrackingConfig, two_versions: str) -> None:
-    for model in ("models:/nobody@champion", f"models:/{two_versions}/99", "models:/nothing"):
+    client_of(resolve_uri(tracking)).set_registered_model_alias(two_versions, "mine", "2")
+    there = f"; the newest versions of {two_versions} are 2, 1, its aliases mine (2)"
+    for model in ("models:/nobody@champion", f"models:/{two_versions}/99"):
         with pytest.raises(
-            TrackingError, match=r"is not in the registry.*@champion or models:/NAME"
-        ):
+            TrackingError, match=r"is not in the registry.*@champion or models:/NAME/VERSION; "
+        ) as error:
             download_model(tracking, model)
+        assert str(error.value).endswith(there) == (two_versions in model)
+    for what in ("", "/latest", "@mine@mine"):
+        with pytest.raises(TrackingError, match="names no version of a registered") as error:
+            resolve_version(tracking, f"models:/{two_versions}{what}")
+        assert str(error.value).endswith(there)
+    for model, logged in (("models:/", ""), (f"models:/m-{'0a' * 16}", ", but a logged one")):
+        with pytest.raises(TrackingError) as error:
+            resolve_version(tracking, model)
+        said = f"{model} names no version of a registered model{logged}; write models:/NAME@champ"
+        assert str(error.value).startswith(said)
     with pytest.raises(TrackingError, match="99"):
-        promote_if_better(tracking, two_versions, "99", "abs_rel", 0.1, True, PROTOCOL, DATA)
+        promote_if_better(tracking, two_versions, "99", score(0.1))
 
 
 @pytest.mark.parametrize("name", ["../stolen", "{top}/stolen", "a/../../stolen"])
@@ -301,3 +443,23 @@ def test_what_a_served_model_declares() -> None:
     assert "+" not in requirements["torch"]
     signature = serving_signature().to_dict()
     assert signature["inputs"] == '[{"type": "binary", "name": "image", "required": true}]'
+
+
+def test_what_the_served_source_imports_is_declared(tmp_path: Path) -> None:
+    not_served = {"OpenEXR", "boto3", "botocore", "h5py", "scipy", "urllib3"}
+    copy_served_source(tmp_path)
+    imported: set[str] = set()
+    for file in tmp_path.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module)
+    roots = {name.split(".")[0] for name in imported} - sys.stdlib_module_names - {"e2eft"}
+    declared = {line.partition("==")[0] for line in serving_requirements()} | {"huggingface_hub"}
+    found = metadata.packages_distributions()
+    undeclared = {root for root in roots if not declared & {*found.get(root, ()), root}}
+    assert undeclared == not_served & roots
+    ours = {name.replace(".", "/") for name in imported if name.startswith("e2eft.")}
+    absent = {name for name in ours if not [*tmp_path.glob(f"{name}.py"), *tmp_path.glob(name)]}
+    assert absent == {"e2eft/scenes"}  # of datasets' sources

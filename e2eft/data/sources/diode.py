@@ -16,6 +16,7 @@ from e2eft.data.sources.listed import (
     ConfiguredLayout,
     FrameEntry,
     Listing,
+    of_one_frame,
     read_listing,
     require_frames,
 )
@@ -26,6 +27,7 @@ from e2eft.geometry.camera import Intrinsics, resize_intrinsics
 SIZE = (768, 1024)
 CAMERA: Intrinsics = np.array([[886.81, 0, 512.0], [0, 927.06, 384.0], [0, 0, 1]])
 PLACES = ("indoors", "outdoor")
+_COLUMNS = [rf"(?P<image>.+){ending}" for ending in (r"\.png", r"_depth\.npy", r"_depth_mask\.npy")]
 
 
 class DiodeLayout(ConfiguredLayout[DiodeSource]):
@@ -48,7 +50,7 @@ class DiodeLayout(ConfiguredLayout[DiodeSource]):
             return require_frames(found, files, "images such as indoors/scene_*/scan_*/*.png")
         return read_listing(
             self.config.frame_list,
-            lambda words: FrameEntry(words[0], (words[1], words[2])),
+            _listed,
             "an image, its depth and its mask",
             "indoors/scene_00019/scan_00183/00019_00183_indoors_000_010.png "
             "..._depth.npy ..._depth_mask.npy",
@@ -73,6 +75,11 @@ class DiodeLayout(ConfiguredLayout[DiodeSource]):
 def _entry(path: str) -> FrameEntry:
     stem = path.removesuffix(".png")
     return FrameEntry(path, (f"{stem}_depth.npy", f"{stem}_depth_mask.npy"))
+
+
+def _listed(words: list[str]) -> FrameEntry:
+    image, depth, mask = (of_one_frame(words, *_COLUMNS)[column] for column in range(3))
+    return FrameEntry(image, (depth, mask))
 
 
 def _map(files: RootFiles, path: str, size: tuple[int, int]) -> np.ndarray:

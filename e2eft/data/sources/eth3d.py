@@ -19,9 +19,20 @@ from e2eft.data.sample import (
     unknown_intrinsics,
     unknown_normals,
 )
-from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import (
+    ConfiguredLayout,
+    FrameEntry,
+    Listing,
+    of_one_frame,
+    read_listing,
+)
 from e2eft.data.sources.pixels import read_rgb
 from e2eft.data.sources.roots import RootFiles
+
+_COLUMNS = [
+    rf"(?:.*/)?(?P<scene>[^/]+)/{kind}/(?P<name>[^/]+/[^/]+)"
+    for kind in ("images", "ground_truth_depth")
+]
 
 
 class Eth3dLayout(ConfiguredLayout[Eth3dSource]):
@@ -33,7 +44,7 @@ class Eth3dLayout(ConfiguredLayout[Eth3dSource]):
     def listing(self, files: RootFiles) -> Listing:
         return read_listing(
             self.config.frame_list,
-            lambda words: FrameEntry(words[0], (words[1],)),
+            lambda words: FrameEntry(words[0], (of_one_frame(words, *_COLUMNS)[1],)),
             "an image and its depth",
             "rgb/office/images/dslr_images/DSC_0219.JPG "
             "depth/office_dslr_depth/office/ground_truth_depth/dslr_images/DSC_0219.JPG",

@@ -9,9 +9,10 @@ scenes: `metadata_camera_parameters.csv` has for each the matrix from image coor
 is tilted, the last row is not (0, 0, -1), and no focal length describes it.
 """
 
-import csv
 import io
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,8 @@ from e2eft.data.sources.archives import (
     spread,
 )
 from e2eft.data.sources.decoding import decode_each
+from e2eft.data.sources.pixels import MAX_PIXELS
+from e2eft.data.sources.tables import read_list, read_table
 from e2eft.data.transforms import resize_sample
 from e2eft.geometry.camera import Intrinsics, pixel_rays, planar_depth
 from e2eft.geometry.normals import convert_axes
@@ -48,7 +51,7 @@ _SPLIT_COLUMNS = (
     "scene_name", "camera_name", "frame_id", "included_in_public_release", "split_partition_name",
 )  # fmt: skip
 _MATRIX_COLUMNS = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
-_KEPT_LINE = re.compile(r"(ai_\d{3}_\d{3})/\S*?(cam_\d{2})\D+(\d{4})")
+_KEPT = re.compile(r"(ai_\d{3}_\d{3})/\S*?(cam_\d{2})\D+(\d{4})(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,19 @@ class HypersimFrames:
     def frames(self) -> list[FrameName]:
         """What the split's table lists as public, in its order."""
         config = self.config
-        found: list[FrameName] = []
-        for row in _table(config.split_csv, _SPLIT_COLUMNS):
-            name = FrameName(row["scene_name"], row["camera_name"], int(row["frame_id"]))
-            public = row["included_in_public_release"] == "True"
-            wanted = not config.scenes or name.scene in config.scenes
-            if public and wanted and row["split_partition_name"] == config.split:
-                found.append(name)
+        public = _public_frames(config.split_csv)
+        found = [
+            name
+            for split, name in public
+            if split == config.split and (not config.scenes or name.scene in config.scenes)
+        ]
+        splits = Counter(split for split, _ in public)
+        if config.split not in splits:
+            there = ", ".join(f"{name} ({count})" for name, count in splits.items()) or "none"
+            raise ValueError(
+                f"--split {config.split}: --split-csv {config.split_csv} has no public frame of "
+                f"it; its splits are {there}"
+            )
         if absent := sorted(set(config.scenes) - {name.scene for name in found}):
             raise ValueError(f"--scene {absent[0]} has no frame in the split {config.split!r}")
         if config.keep_list is not None:
@@ -106,15 +115,16 @@ class HypersimFrames:
 
     def _kept(self, frames: list[FrameName], uri: str) -> list[FrameName]:
         kept: set[FrameName] = set()
-        for number, line in enumerate(read_uri(uri).decode().splitlines(), start=1):
-            match = _KEPT_LINE.search(line)
-            if match:
-                kept.add(FrameName(match[1], match[2], int(match[3])))
-            elif line.strip():
+        for line in read_list("--keep-list", uri)[0]:
+            found = [list(map(_kept_name, _KEPT.finditer(word))) for word in line.words]
+            names = {name for word in found for name in word}
+            if not all(found) or len(names) > 1:
+                what = "more than one frame" if all(found) else "no frame"
                 raise ValueError(
-                    f"--keep-list {uri}, line {number}: {line.strip()!r} names no frame; expected "
-                    "for example ai_001_001/rgb_cam_00_fr0000.png"
+                    f"{line.where}: {line.text!r} names {what}; expected one, for example "
+                    "ai_001_001/rgb_cam_00_fr0000.png"
                 )
+            kept |= names
         frames = [name for name in frames if name in kept]
         if not frames:
             raise ValueError(
@@ -169,12 +179,15 @@ class HypersimFrames:
                 "repository; or choose --intrinsics marigold, one focal length for all scenes"
             )
         cameras: dict[str, Intrinsics] = {}
-        for row in _table(uri, ("scene_name", *_MATRIX_COLUMNS)):
+        for row in read_table("--camera-csv", uri, ("scene_name", *_MATRIX_COLUMNS)):
+            scene = row.text("scene_name")
+            if scene in cameras:
+                raise ValueError(f"{row.where}: scene {scene} was named before; leave one camera")
+            matrix = np.array([row.number(column) for column in _MATRIX_COLUMNS]).reshape(3, 3)
             try:
-                matrix = np.array([float(row[column]) for column in _MATRIX_COLUMNS]).reshape(3, 3)
-                cameras[row["scene_name"]] = unit_intrinsics(matrix)
-            except (ValueError, TypeError, np.linalg.LinAlgError) as error:
-                raise ValueError(f"{uri}, scene {row['scene_name']}: {error}") from error
+                cameras[scene] = unit_intrinsics(matrix)
+            except (ValueError, np.linalg.LinAlgError) as error:
+                raise ValueError(f"{row.where}, scene {scene}: {error}") from None
         return cameras
 
     def intrinsics_px(self, scene: str, height: int, width: int) -> Intrinsics:
@@ -225,11 +238,19 @@ class HypersimFrames:
 
 
 def unit_intrinsics(cam_from_uv: np.ndarray) -> Intrinsics:
-    """Camera points (OpenCV axes) to an image of width and height 1, from `M_cam_from_uv`."""
+    """Camera points (OpenCV axes) to an image of width and height 1, from `M_cam_from_uv`.
+
+    Raises:
+        ValueError, LinAlgError: if it is no camera's.
+    """
     uv_from_unit = np.array([[2, 0, -1], [0, -2, 1], [0, 0, 1]], np.float64)
     ray_from_unit = np.diag([1.0, -1.0, -1.0]) @ cam_from_uv @ uv_from_unit
-    unit_from_ray = np.linalg.inv(ray_from_unit)
-    return unit_from_ray / unit_from_ray[2, 2]
+    with np.errstate(all="ignore"):
+        unit_from_ray = np.linalg.inv(ray_from_unit)
+        intrinsics = unit_from_ray / unit_from_ray[2, 2]
+    if not np.isfinite(intrinsics).all():
+        raise ValueError("M_cam_from_uv is no camera's matrix")
+    return intrinsics
 
 
 def tone_map(radiance: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -261,13 +282,22 @@ def facing_normals(normals: np.ndarray, intrinsics_px: Intrinsics) -> np.ndarray
     return unit
 
 
-def _table(uri: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    reader = csv.DictReader(io.StringIO(read_uri(uri).decode()))
-    absent = [column for column in columns if column not in (reader.fieldnames or [])]
-    if absent:
-        found = ", ".join((reader.fieldnames or ["nothing"])[:6])
-        raise ValueError(f"{uri} has no column {absent[0]!r}; its columns are {found}, ...")
-    return iter(reader)
+def _public_frames(uri: str) -> list[tuple[str, FrameName]]:
+    """What the table of splits lists as public, each with the split's name."""
+    found: list[tuple[str, FrameName]] = []
+    named: set[FrameName] = set()
+    for row in read_table("--split-csv", uri, _SPLIT_COLUMNS):
+        name = FrameName(row.text("scene_name"), row.text("camera_name"), row.whole("frame_id"))
+        if name in named:
+            raise ValueError(f"{row.where}: {name.key} was named before; leave one row of it")
+        named.add(name)
+        if row.truth("included_in_public_release"):
+            found.append((row.text("split_partition_name"), name))
+    return found
+
+
+def _kept_name(match: re.Match[str]) -> FrameName:
+    return FrameName(match[1], match[2], int(match[3]))
 
 
 def _dataset(
@@ -275,13 +305,16 @@ def _dataset(
 ) -> np.ndarray:
     """The array in a Hypersim file: `[h w]` or `[h w channels]`."""
     content = files.read(path)
+    tail = () if channels is None else (channels,)
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            array = np.asarray(file["dataset"])
-    except (OSError, KeyError) as error:
+            stored: Any = file["dataset"]
+            shape, kind = stored.shape, stored.dtype.kind
+            expected = (*(size or shape[:2]), *tail)
+            # Not read before: a damaged file may say any size.
+            if shape == expected and kind in "fiu" and math.prod(expected[:2]) <= MAX_PIXELS:
+                return np.asarray(stored)
+    # What a damaged file raises depends on where it is damaged.
+    except Exception as error:
         raise SampleError("corrupt_file", f"{path}: {error}") from error
-    tail = () if channels is None else (channels,)
-    size = array.shape[:2] if size is None else size
-    if array.shape != (*size, *tail):
-        raise SampleError("wrong_shape", f"{path} is {array.shape}, expected {(*size, *tail)}")
-    return array
+    raise SampleError("wrong_shape", f"{path} is {shape} of {kind!r}, expected numbers {expected}")

@@ -16,14 +16,18 @@ from e2eft.data.sources.listed import (
     ConfiguredLayout,
     FrameEntry,
     Listing,
+    of_one_frame,
     read_listing,
     require_frames,
 )
+from e2eft.data.sources.numerals import pinhole_of
 from e2eft.data.sources.pixels import measured_depth, read_codes, read_rgb
 from e2eft.data.sources.roots import RootFiles
+from e2eft.data.sources.tables import lines_of
 from e2eft.geometry.camera import Intrinsics
 
 METRES_PER_CODE = 50 / 65535
+_NAME = r"[a-z]+_\d+(?:\.png)?"
 
 
 class Ibims1Layout(ConfiguredLayout[Ibims1Source]):
@@ -45,7 +49,7 @@ class Ibims1Layout(ConfiguredLayout[Ibims1Source]):
             return require_frames(found, files, "images rgb/*.png")
         return read_listing(
             self.config.frame_list,
-            lambda words: _entry(words[0].removesuffix(".png")),
+            lambda words: _entry(of_one_frame(words, _NAME)[0].removesuffix(".png")),
             "the name of an image",
             "corridor_01",
         )
@@ -80,7 +84,8 @@ def _entry(name: str) -> FrameEntry:
 def _camera(files: RootFiles, path: str) -> Intrinsics:
     content = files.read(path)
     try:
-        fx, fy, cx, cy = map(float, content.decode().replace(",", " ").split())
-    except ValueError:
-        raise SampleError("corrupt_file", f"{path} is not fx,fy,cx,cy: {content[:60]!r}") from None
-    return np.array([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]])
+        return pinhole_of(" ".join(lines_of(content)).replace(",", " ").split())
+    except ValueError as error:
+        raise SampleError(
+            "corrupt_file", f"{path} is not fx,fy,cx,cy: {content[:60]!r} ({error})"
+        ) from None

@@ -15,7 +15,15 @@ import numpy as np
 
 from e2eft.config import KittiEigenSource
 from e2eft.data.sample import DEPTH, Sample, unknown_intrinsics, unknown_normals
-from e2eft.data.sources.listed import NO_TRUTH, ConfiguredLayout, FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import (
+    NO_TRUTH,
+    ConfiguredLayout,
+    FrameEntry,
+    Listing,
+    of_one_frame,
+    read_listing,
+)
+from e2eft.data.sources.numerals import number_of
 from e2eft.data.sources.pixels import (
     BENCHMARK_SIZE,
     benchmark_corner,
@@ -36,6 +44,14 @@ CAMERAS = {
 }
 """Focal length and principal point (x, y) of the left colour camera, by day."""
 _DRIVE = re.compile(r"(\d{4}_\d{2}_\d{2})_drive_\d{4}(?:_sync)?")
+_IMAGE, _DEPTH = (
+    r"(?:.*/)?(?P<drive>\d{4}_\d{2}_\d{2}_drive_\d{4})(?:_sync)?/"
+    rf"{folder}(?P<number>\d+)\.\w+"
+    for folder in (
+        r"(?P<camera>image_\d{2})/data/",
+        r"proj_depth/groundtruth/(?P<camera>image_\d{2})/",
+    )
+)
 
 
 class KittiEigenLayout(ConfiguredLayout[KittiEigenSource]):
@@ -62,22 +78,24 @@ class KittiEigenLayout(ConfiguredLayout[KittiEigenSource]):
             height, width = BENCHMARK_SIZE
         window = np.s_[top : top + height, left : left + width]
         drive = _DRIVE.search(entry.image)
+        assert drive is not None, entry
         return Sample(
             key=entry.key,
             source=self.name,
-            scene=drive[0] if drive else entry.key.rpartition("/")[0],
+            scene=drive[0],
             rgb=np.ascontiguousarray(rgb[window]),
             depth_m=measured_depth(codes[window], METRES_PER_CODE),
             normals_cam=unknown_normals(height, width),
-            intrinsics_px=crop_intrinsics(_camera(drive[1] if drive else "", entry), top, left),
+            intrinsics_px=crop_intrinsics(_camera(drive[1], entry), top, left),
         )
 
 
 def _entry(words: list[str]) -> FrameEntry | None:
-    notes = tuple(words[2:])
-    if notes:
-        float(notes[0])
-    return None if words[1] == NO_TRUTH else FrameEntry(words[0], (words[1],), notes)
+    known = words[1] != NO_TRUTH
+    image, depth, *focal = of_one_frame(words, _IMAGE, _DEPTH if known else NO_TRUTH, ".*")
+    if focal and number_of(focal[0]) <= 0:
+        raise ValueError(f"{focal[0]} is no focal length")
+    return FrameEntry(image, (depth,), tuple(focal)) if known else None
 
 
 def _camera(day: str, entry: FrameEntry) -> Intrinsics:

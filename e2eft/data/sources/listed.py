@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Generic, Protocol, TypeVar
 
-from e2eft.artifacts import sha256
 from e2eft.data.sample import Promise, RejectedFrame, Sample
-from e2eft.data.sources.archives import read_uri, spread
+from e2eft.data.sources.archives import spread
 from e2eft.data.sources.decoding import decode_each
 from e2eft.data.sources.roots import RootFiles
-from e2eft.storage import StorageError, Store, check_relative
+from e2eft.data.sources.tables import read_list
+from e2eft.storage import Store, check_relative
 
 KEPT_LISTING = "frames.json"
 NO_TRUTH = "None"
@@ -171,10 +172,35 @@ class ListedFrames:
         return counts | digest | self.layout.provenance()
 
 
+def of_one_frame(words: list[str], *columns: str) -> list[str]:
+    """The words of a line, each called as its column asks, and all of the same frame.
+
+    Args:
+        columns: regular expressions of paths. What two of them have as a group of one name says
+            which frame it is, and must be the same text.
+
+    Raises:
+        ValueError: for a word too many, one that is called otherwise, or one of another frame.
+    """
+    if len(words) > len(columns):
+        raise ValueError(f"{words[len(columns)]!r} is too much; are these two lines?")
+    said: dict[str, str] = {}
+    for word, column in zip(words, columns, strict=False):
+        match = re.fullmatch(column, word)
+        if match is None:
+            raise ValueError(
+                f"{word!r} is not called like the example's; are the columns in order?"
+            )
+        for name, text in match.groupdict().items():
+            if said.setdefault(name, text) != text:
+                raise ValueError(f"{word!r} is of another {name} than {words[0]!r}")
+    return words
+
+
 def read_listing(
     uri: str, entry_of: Callable[[list[str]], FrameEntry | None], columns: str, example: str
 ) -> Listing:
-    """The frames that a list names, a line each, words separated by blanks.
+    """The frames that a list names, a line each, words separated as `words_of` knows it.
 
     Args:
         entry_of: the frame of a line's words; raises IndexError if they are too few, ValueError
@@ -184,46 +210,47 @@ def read_listing(
 
     Raises:
         ValueError: for a list that is not there, is empty, names a frame twice or has a line that
-            names none.
+            names none, or more than one.
     """
-    try:
-        content = read_uri(uri)
-        lines = content.decode().splitlines()
-    except (StorageError, UnicodeDecodeError) as error:
-        raise ValueError(f"--list {uri} cannot be read: {error}") from error
-    frames: dict[str, FrameEntry] = {}
-    listed = 0
-    for number, line in enumerate(lines, start=1):
-        if not (words := line.split()):
-            continue
-        listed += 1
+    lines, digest = read_list("--list", uri)
+    frames: list[FrameEntry] = []
+    named: set[str] = set()
+    for line in lines:
         try:
-            entry = entry_of(words)
+            entry = entry_of(line.words)
             for path in (entry.image, *entry.truth) if entry else ():
                 check_relative(path)
         except (IndexError, ValueError) as error:
             said = f" ({error})" if isinstance(error, ValueError) else ""
             raise ValueError(
-                f"--list {uri}, line {number}: expected {columns}, for example {example!r}; "
-                f"found {line.strip()!r}{said}"
+                f"{line.where}: expected {columns}, for example {example!r}; "
+                f"found {line.text!r}{said}"
             ) from None
-        if entry is None:
-            continue
-        if entry.key in frames:
-            raise ValueError(f"--list {uri}, line {number}: {entry.image} was named before")
-        frames[entry.key] = entry
+        image = entry.image if entry else line.words[0]
+        if (key := FrameEntry(image, ()).key) in named:
+            raise ValueError(f"{line.where}: {image} was named before")
+        named.add(key)
+        if entry is not None:
+            frames.append(entry)
     if not frames:
         raise ValueError(f"--list {uri} names no frame with ground truth; expected {columns}")
-    return Listing(tuple(frames.values()), listed, sha256(content))
+    return Listing(tuple(frames), len(lines), digest)
 
 
 def require_frames(frames: Sequence[FrameEntry], files: RootFiles, expected: str) -> Listing:
     """The listing of frames that were found.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or two of one key.
     """
     if not frames:
         here = ", ".join(files.names_in("")[:5]) or "nothing"
         raise ValueError(f"--root {files.root} has no {expected}; found {here}")
+    images: dict[str, str] = {}
+    for frame in frames:
+        if (other := images.setdefault(frame.key, frame.image)) != frame.image:
+            raise ValueError(
+                f"--root {files.root} has both {other} and {frame.image}; leave one, or name the "
+                "frames with --list"
+            )
     return Listing(tuple(frames), len(frames))

@@ -19,6 +19,8 @@ import numpy as np
 from e2eft.config import NormalMapSet, NormalMapSource
 from e2eft.data.sample import (
     ANNOTATED_NORMALS,
+    DRAWN_NORMALS,
+    Promise,
     Sample,
     SampleError,
     unknown_depth,
@@ -29,6 +31,7 @@ from e2eft.data.sources.listed import (
     ConfiguredLayout,
     FrameEntry,
     Listing,
+    of_one_frame,
     read_listing,
     require_frames,
 )
@@ -43,20 +46,23 @@ from e2eft.data.sources.pixels import (
 )
 from e2eft.data.sources.roots import RootFiles
 from e2eft.geometry.camera import Intrinsics
-from e2eft.geometry.normals import convert_axes
+from e2eft.geometry.normals import Axes, convert_axes, why_not_normals
 
 DSINE_ENDINGS: dict[NormalMapSet, str] = {
     "nyuv2": ".png", "scannet": ".png", "ibims-1": ".exr", "sintel": ".exr", "oasis": ".pkl",
 }  # fmt: skip
 MARIGOLD_ENDING = ".npy"
 _IMAGE = re.compile(r"(.+)_img\.\w+")
+_COLUMNS = r"(?P<frame>(?:(?!_img\.).)+)_img\.\w+", r"(?P<frame>.+)_normal\.\w+"
 _Size = tuple[int, int]
 
 
 class NormalMapLayout(ConfiguredLayout[NormalMapSource]):
     """`X_img.png` beside its normals."""
 
-    promise = ANNOTATED_NORMALS
+    @property
+    def promise(self) -> Promise:
+        return DRAWN_NORMALS if self.config.dataset == "oasis" else ANNOTATED_NORMALS
 
     @property
     def name(self) -> str:
@@ -99,9 +105,8 @@ class NormalMapLayout(ConfiguredLayout[NormalMapSource]):
 
 
 def _entry(words: list[str]) -> FrameEntry:
-    if not _IMAGE.fullmatch(words[0]):
-        raise ValueError("the image's name must end with _img and an extension")
-    return FrameEntry(words[0], tuple(words[1:2]))
+    image, *normals = of_one_frame(words, *_COLUMNS)
+    return FrameEntry(image, tuple(normals))
 
 
 def _scene(dataset: NormalMapSet, key: str) -> str:
@@ -117,28 +122,31 @@ def read_normals(files: RootFiles, path: str, size: _Size) -> np.ndarray:
     """float32 `[h w 3]` unit vectors in a `Sample`'s axes, NaN unknown.
 
     Raises:
-        SampleError: `corrupt_file`, `wrong_shape`, `unsafe_pickle`, `unknown_format`.
+        SampleError: `corrupt_file`, `wrong_shape`, `unsafe_pickle`, `unknown_format`,
+            `normals_not_unit`.
     """
     if path.endswith(".npy"):
         vectors = _vectors(path, read_array(files, path), size)
-        return _opencv(unit_normals(vectors, np.any(vectors != 0, axis=-1)), "right-up-viewer")
+        return _checked(path, vectors, np.any(vectors != 0, axis=-1), "right-up-viewer")
     if path.endswith(".exr"):
         vectors = _vectors(path, read_exr(files, path), size)
         known = np.einsum("hwc,hwc->hw", vectors, vectors) > 0.25
-        return _opencv(unit_normals(vectors, known), "left-up-viewer")
+        return _checked(path, vectors, known, "left-up-viewer")
     if path.endswith(".png"):
         codes = np.asarray(read_picture(files, path))
         require(codes.dtype == np.uint8, path, codes, "8 bits a channel")
         vectors = _vectors(path, codes.astype(np.float32) / 255 * 2 - 1, size)
-        return _opencv(unit_normals(vectors, np.any(codes > 0, axis=-1)), "left-up-viewer")
+        return _checked(path, vectors, np.any(codes > 0, axis=-1), "left-up-viewer")
     if path.endswith(".pkl"):
         vectors = _region(path, load_arrays(files.read(path), path), size)
-        return _opencv(unit_normals(vectors, np.any(vectors != 0, axis=-1)), "right-down-viewer")
+        return _checked(path, vectors, np.any(vectors != 0, axis=-1), "right-down-viewer")
     raise SampleError("unknown_format", f"{path}: expected .npy, .exr, .png or .pkl")
 
 
-def _opencv(normals: np.ndarray, axes: Any) -> np.ndarray:
-    return convert_axes(normals, axes, "opencv")
+def _checked(path: str, vectors: np.ndarray, known: np.ndarray, axes: Axes) -> np.ndarray:
+    if reason := why_not_normals(np.where(known[..., None], vectors, 0)):
+        raise SampleError("normals_not_unit", f"{path}: {reason}")
+    return convert_axes(unit_normals(vectors, known), axes, "opencv")
 
 
 def _vectors(path: str, array: np.ndarray, size: _Size) -> np.ndarray:
@@ -153,7 +161,7 @@ def _region(path: str, annotation: Any, size: _Size) -> np.ndarray:
             int(annotation[name]) for name in ("min_y", "max_y", "min_x", "max_x")
         )
         region = np.asarray(annotation["normal"], np.float32)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise SampleError(
             "corrupt_file", f"{path} has no min_y, max_y, min_x, max_x and normal: {error!r}"
         ) from error
@@ -175,5 +183,6 @@ def _camera(files: RootFiles, path: str) -> Intrinsics:
     if not files.exists(path):
         return unknown_intrinsics()
     matrix = read_array(files, path)
-    require(matrix.shape == (3, 3), path, matrix, "(3, 3)")
+    known = matrix.shape == (3, 3) and bool(np.isfinite(matrix).all())
+    require(known, path, matrix, "(3, 3) finite numbers")
     return np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]) @ matrix.astype(np.float64)

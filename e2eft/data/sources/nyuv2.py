@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,11 +31,17 @@ from e2eft.data.sample import (
 )
 from e2eft.data.sources.archives import digest_of_head, names_in
 from e2eft.data.sources.decoding import decode_each
-from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import (
+    ConfiguredLayout,
+    FrameEntry,
+    Listing,
+    of_one_frame,
+    read_listing,
+)
 from e2eft.data.sources.pixels import measured_depth, read_codes, read_rgb
 from e2eft.data.sources.roots import RootFiles
 from e2eft.geometry.camera import Intrinsics, resize_intrinsics
-from e2eft.storage import open_store
+from e2eft.storage import StorageError, open_store
 
 NAME = "nyuv2"
 SIZE = (480, 640)
@@ -48,6 +55,9 @@ CAMERA: Intrinsics = np.array(
 )
 """`camera_params.m` of the toolbox, moved to pixel centres at half numbers."""
 LABELED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
+_COLUMNS = [
+    rf"(?P<folder>(?:.*/)?){kind}_(?P<number>\d+)\.\w+" for kind in ("rgb", "depth", "filled")
+]
 _DATASETS = {"raw": "rawDepths", "filled": "depths"}
 
 
@@ -61,7 +71,7 @@ class Nyuv2Layout(ConfiguredLayout[Nyuv2Source]):
         assert self.config.frame_list is not None
         return read_listing(
             self.config.frame_list,
-            lambda words: FrameEntry(words[0], (words[column],)),
+            lambda words: FrameEntry(words[0], (of_one_frame(words, *_COLUMNS)[column],)),
             "an image, its measured and its filled-in depth",
             "test/kitchen_0004/rgb_0001.png test/kitchen_0004/depth_0001.png "
             "test/kitchen_0004/filled_0001.png",
@@ -117,12 +127,20 @@ class Nyuv2MatlabFrames:
     def raw_digest(self, name: str) -> str:
         return digest_of_head(self._store, name)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Names the file, whatever is raised: that depends on where it is damaged."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{self.config.root}/{LABELED}: {error}; download it again") from error
+
     @cached_property
     def _file(self) -> h5py.File:
-        try:
+        with self._reading():
             return h5py.File(self._store.open(LABELED), "r")
-        except OSError as error:
-            raise ValueError(f"{self.config.root}/{LABELED}: {error}; download it again") from error
 
     @cached_property
     def frames(self) -> list[MatlabFrame]:
@@ -133,24 +151,29 @@ class Nyuv2MatlabFrames:
         """
         from scipy.io import loadmat
 
-        expected = ("images", _DATASETS[self.config.depth], "scenes")
-        if absent := [name for name in expected if name not in self._file]:
-            found = ", ".join(self._file)
+        file, expected = self._file, ("images", _DATASETS[self.config.depth], "scenes")
+        with self._reading():
+            absent, found = [name for name in expected if name not in file], ", ".join(file)
+        if absent:
             raise ValueError(f"{self.config.root}/{LABELED} has no {absent[0]}; it has {found}")
         content = self._store.read(SPLITS)
         try:
-            numbers = loadmat(io.BytesIO(content))["testNdxs"].ravel().astype(int)
-        except (KeyError, ValueError, TypeError, NotImplementedError) as error:
+            listed = loadmat(io.BytesIO(content))["testNdxs"].ravel()
+            numbers = np.array([int(number) for number in listed])
+        except Exception as error:
             raise ValueError(
                 f"{self.config.root}/{SPLITS} has no testNdxs that can be read: {error}"
             ) from error
-        images = len(self._dataset("images"))
-        if not numbers.size or numbers.min() < 1 or numbers.max() > images:
+        with self._reading():
+            images = len(self._dataset("images"))
+        in_range = numbers.size and numbers.min() >= 1 and numbers.max() <= images
+        if not in_range or (numbers != listed).any() or len(set(numbers)) < len(numbers):
             raise ValueError(
-                f"{self.config.root}/{SPLITS}: testNdxs must lie in 1 .. {images}, the images of "
-                f"{LABELED}"
+                f"{self.config.root}/{SPLITS}: testNdxs must be different numbers in 1 .. "
+                f"{images}, the images of {LABELED}; download it again"
             )
-        return [MatlabFrame(self._scene(number), int(number)) for number in numbers]
+        with self._reading():
+            return [MatlabFrame(self._scene(number), int(number)) for number in numbers]
 
     def _dataset(self, name: str) -> Any:
         return self._file[name]
@@ -167,7 +190,9 @@ class Nyuv2MatlabFrames:
         try:
             rgb = np.asarray(self._dataset("images")[row]).transpose(2, 1, 0)
             depth_m = np.asarray(self._dataset(_DATASETS[self.config.depth])[row]).T
-        except OSError as error:
+        except StorageError:
+            raise
+        except Exception as error:
             raise SampleError("corrupt_file", f"{LABELED}, image {name.number}: {error}") from error
         depth_m = np.where(depth_m > 0, depth_m, np.nan)
         return _sample(name.key, np.ascontiguousarray(rgb), storable_depth(depth_m))

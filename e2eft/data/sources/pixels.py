@@ -1,14 +1,19 @@
 """Arrays out of the files of datasets; a file that is not what it should be rejects its frame."""
 
 import io
-import struct
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from e2eft.data.npy import NpyError, decode_npy
 from e2eft.data.sample import SampleError, storable_depth
 from e2eft.data.sources.archives import RawFiles
+from e2eft.data.sources.decoder import load_picture
+from e2eft.data.sources.reasons import ImageError
+
+MAX_PIXELS = 100_000_000
+"""Of a dataset's picture; a header that says more is damaged."""
 
 BENCHMARK_SIZE = (352, 1216)
 """KITTI's benchmark crop (height, width): the bottom rows, the middle columns."""
@@ -34,16 +39,22 @@ def read_picture(files: RawFiles, path: str) -> Image.Image:
     """
     content = files.read(path)
     try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        return load_picture(content, MAX_PIXELS)
+    except ImageError as error:
         raise SampleError("corrupt_file", f"{path}: {error}") from error
-    return picture
 
 
 def read_rgb(files: RawFiles, path: str) -> np.ndarray:
-    """A colour image: uint8 `[h w 3]`."""
-    return np.asarray(read_picture(files, path).convert("RGB"))
+    """A colour image, or a grey one of 8 bits: uint8 `[h w 3]`.
+
+    Raises:
+        SampleError: `corrupt_file`; `wrong_shape` for one channel of more bits, such as depth has.
+    """
+    picture = read_picture(files, path)
+    if picture.mode.startswith(("I", "F")):
+        found = f"one channel of {np.asarray(picture).dtype}"
+        raise SampleError("wrong_shape", f"{path} is {found}, expected a colour image")
+    return np.asarray(picture.convert("RGB"))
 
 
 def read_codes(files: RawFiles, path: str, size: tuple[int, int]) -> np.ndarray:
@@ -55,15 +66,16 @@ def read_codes(files: RawFiles, path: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def read_array(files: RawFiles, path: str) -> np.ndarray:
-    """The array in an .npy file; one that would have to be unpickled is refused."""
+    """The array in an .npy file; one that would have to be unpickled is refused.
+
+    Raises:
+        SampleError: `corrupt_file`.
+    """
     content = files.read(path)
     try:
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        return decode_npy(content)
+    except NpyError as error:
         raise SampleError("corrupt_file", f"{path}: {error}") from error
-    if not isinstance(loaded, np.ndarray):
-        raise SampleError("corrupt_file", f"{path} is no .npy file")
-    return loaded
 
 
 def read_exr(files: RawFiles, path: str) -> np.ndarray:
@@ -76,11 +88,15 @@ def read_exr(files: RawFiles, path: str) -> np.ndarray:
             channels: dict[str, Any] = {
                 name: np.array(channel.pixels) for name, channel in image.channels().items()
             }
-    except (OSError, ValueError, RuntimeError, IndexError, TypeError) as error:
+    # What a damaged file raises depends on where it is damaged.
+    except Exception as error:
         raise SampleError("corrupt_file", f"{path}: {error}") from error
     if not {"R", "G", "B"} <= channels.keys():
         raise SampleError("corrupt_file", f"{path} has channels {', '.join(channels)}, not R, G, B")
-    return np.stack([channels[name].astype(np.float32) for name in "RGB"], axis=-1)
+    colours = [channels[name].astype(np.float32) for name in "RGB"]
+    if len({colour.shape for colour in colours}) > 1:
+        raise SampleError("wrong_shape", f"{path} has R, G and B of different sizes")
+    return np.stack(colours, axis=-1)
 
 
 def measured_depth(codes: np.ndarray, metres_per_code: float) -> np.ndarray:

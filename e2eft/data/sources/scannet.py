@@ -10,11 +10,18 @@ from __future__ import annotations
 
 from e2eft.config import ScanNetSource
 from e2eft.data.sample import DEPTH, Sample, unknown_intrinsics, unknown_normals
-from e2eft.data.sources.listed import ConfiguredLayout, FrameEntry, Listing, read_listing
+from e2eft.data.sources.listed import (
+    ConfiguredLayout,
+    FrameEntry,
+    Listing,
+    of_one_frame,
+    read_listing,
+)
 from e2eft.data.sources.pixels import measured_depth, read_codes, read_rgb
 from e2eft.data.sources.roots import RootFiles
 
 METRES_PER_CODE = 0.001
+_COLUMNS = [rf"(?P<folder>(?:.*/)?){kind}/(?P<number>\d+)\.\w+" for kind in ("color", "depth")]
 
 
 class ScanNetLayout(ConfiguredLayout[ScanNetSource]):
@@ -25,7 +32,7 @@ class ScanNetLayout(ConfiguredLayout[ScanNetSource]):
     def listing(self, files: RootFiles) -> Listing:
         return read_listing(
             self.config.frame_list,
-            lambda words: FrameEntry(words[0], (words[1],)),
+            lambda words: FrameEntry(words[0], (of_one_frame(words, *_COLUMNS)[1],)),
             "an image and its depth",
             "scene0406_02/color/000300.jpg scene0406_02/depth/000300.png",
         )

@@ -84,5 +84,6 @@ def _depth(files: RootFiles, path: str) -> np.ndarray:
 
 def _camera(files: RootFiles, path: str) -> Intrinsics:
     matrix = np.frombuffer(_tagged(files, path, 9 * 8), "<f8", count=9).reshape(3, 3)
+    require(bool(np.isfinite(matrix).all()), path, matrix, "finite numbers")
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     return half @ matrix

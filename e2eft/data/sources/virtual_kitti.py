@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -32,7 +32,9 @@ from e2eft.data.sources.archives import (
     spread,
 )
 from e2eft.data.sources.decoding import decode_each
-from e2eft.data.sources.pixels import BENCHMARK_SIZE, benchmark_corner, read_picture
+from e2eft.data.sources.numerals import pinhole_of, whole_of
+from e2eft.data.sources.pixels import BENCHMARK_SIZE, benchmark_corner, read_picture, read_rgb
+from e2eft.data.sources.tables import lines_of
 from e2eft.geometry.camera import Intrinsics, crop_intrinsics
 from e2eft.geometry.normals import surface_normals
 from e2eft.storage import StorageError, Store, check_name, open_store
@@ -45,9 +47,11 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "marigold": (("Scene02", "Scene06", "Scene18", "Scene20"), MARIGOLD_VARIATIONS),
     "marigold-val": (("Scene01",), MARIGOLD_VARIATIONS),
 }
-"""(scenes, variations): `paper` is arXiv 2409.11355's code, `marigold` and `marigold-val` are
-Marigold's lists."""
+"""(scenes, variations): `paper` is arXiv 2409.11355's code, 21,260 frames (the text has about 20K
+of four scenes, as Marigold's list); `marigold` and `marigold-val` are Marigold's lists."""
 SKY, QUANTUM_M = 65535, 0.01
+PLANES = {"own": ", of the plane that each lies on itself", "neighbours": ""}
+"""How the shards' provenance calls each of `normal_planes`."""
 CAMERAS = (0, 1)
 ARCHIVES = {
     "rgb": "vkitti_2.0.3_rgb.tar",
@@ -97,8 +101,12 @@ class VirtualKittiFrames:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @property
+    def planes(self) -> Literal["own", "neighbours"]:
+        return self.config.normal_planes or "own"
+
     def provenance(self) -> dict[str, Any]:
-        method = "surface_normals of depth, 5 x 5 pixels"
+        method = f"surface_normals of depth, 5 x 5 pixels{PLANES[self.planes]}"
         return {"split": self.config.selection, "normals": method}
 
     @cached_property
@@ -204,18 +212,18 @@ class VirtualKittiFrames:
         return decode_each([self.frames[number] for number in numbers], self._sample)
 
     def _sample(self, name: FrameName) -> Sample:
-        rgb = read_picture(self._of("rgb"), name.path("rgb")).convert("RGB")
+        rgb = read_rgb(self._of("rgb"), name.path("rgb"))
         depth = np.asarray(read_picture(self._of("depth"), name.path("depth")))
-        if depth.dtype != np.uint16 or depth.shape != (rgb.height, rgb.width):
+        if depth.dtype != np.uint16 or depth.shape != rgb.shape[:2]:
             raise SampleError(
                 "wrong_shape",
                 f"{name.path('depth')} is {depth.dtype} {depth.shape}, expected uint16 "
-                f"{(rgb.height, rgb.width)}",
+                f"{rgb.shape[:2]}",
             )
         depth_m = np.where(depth == SKY, np.inf, depth * QUANTUM_M)
         camera = self._intrinsics(name)
         # Before the crop, whose border would have fewer neighbours.
-        normals = surface_normals(depth_m, camera, QUANTUM_M)
+        normals = surface_normals(depth_m, camera, QUANTUM_M, self.planes)
         top = left = 0
         height, width = depth.shape
         if self.config.benchmark_crop:
@@ -226,7 +234,7 @@ class VirtualKittiFrames:
             key=name.key,
             source=self.name,
             scene=f"virtual-kitti-2/{name.scene}",
-            rgb=np.ascontiguousarray(np.asarray(rgb)[window]),
+            rgb=np.ascontiguousarray(rgb[window]),
             depth_m=storable_depth(depth_m[window]),
             normals_cam=np.ascontiguousarray(normals[window]),
             intrinsics_px=crop_intrinsics(camera, top, left),
@@ -236,7 +244,7 @@ class VirtualKittiFrames:
         sequence = (name.scene, name.variation)
         if sequence not in self._tables:
             path = f"{name.scene}/{name.variation}/{TABLE}"
-            self._tables[sequence] = dict(_cameras(self._of("textgt").read(path), path))
+            self._tables[sequence] = _cameras(self._of("textgt").read(path), path)
         found = self._tables[sequence].get((name.number, name.camera))
         if found is None:
             raise SampleError("unknown_camera", f"{'/'.join(sequence)}/{TABLE} has no such frame")
@@ -266,18 +274,23 @@ def _sequence_length(scene: str, limit: int | None) -> int:
     return whole if limit is None else min(limit, whole)
 
 
-def _cameras(table: bytes, path: str) -> Iterator[tuple[tuple[int, int], Intrinsics]]:
-    """((frame, camera), intrinsics) of each line, pixel centres at half numbers as everywhere."""
-    head, *lines = table.decode().splitlines()
+def _cameras(table: bytes, path: str) -> dict[tuple[int, int], Intrinsics]:
+    """By (frame, camera)."""
+    try:
+        head, *lines = filter(str.strip, lines_of(table))
+    except ValueError as error:
+        raise SampleError("corrupt_file", f"{path}: {error}") from None
     columns = head.split()
     if columns != ["frame", "cameraID", "K[0,0]", "K[1,1]", "K[0,2]", "K[1,2]"]:
         raise SampleError("corrupt_file", f"{path} begins with {head!r}")
+    cameras: dict[tuple[int, int], Intrinsics] = {}
     for line in lines:
         try:
-            frame, camera, fx, fy, cx, cy = map(float, line.split())
+            frame, camera, *numbers = line.split()
+            key = whole_of(frame), whole_of(camera)
+            intrinsics = pinhole_of(numbers)
         except ValueError:
             raise SampleError("corrupt_file", f"{path} has the line {line!r}") from None
-        yield (
-            (int(frame), int(camera)),
-            np.array([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]], np.float64),
-        )
+        if cameras.setdefault(key, intrinsics) is not intrinsics:
+            raise SampleError("corrupt_file", f"{path} has frame {frame} of camera {camera} twice")
+    return cameras

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from e2eft.config import EvaluateConfig
-from e2eft.evaluate.protocols.base import NATIVE, Means, Metric, ScoringProtocol
+from e2eft.evaluate.protocols.base import NATIVE, Departure, Means, Metric, ScoringProtocol
 from e2eft.evaluate.protocols.depth import (
     DepthProtocol,
     LeastSquaresDepth,
@@ -17,13 +17,17 @@ from e2eft.evaluate.protocols.depth import (
     RansacLogDepth,
 )
 from e2eft.evaluate.protocols.normals import NormalsProtocol, PerImageMean, PooledPixels
+from e2eft.evaluate.protocols.rules import FRAME_SIZES, SCORED_AS, UnfitFrameError
 
 DEPTH: tuple[type[DepthProtocol], ...] = (LeastSquaresDepth, LeastSquaresDisparity, RansacLogDepth)
 NORMALS: tuple[type[NormalsProtocol], ...] = (PerImageMean, PooledPixels)
 """The first is the default of its task."""
 
 __all__ = [
+    "FRAME_SIZES",
     "NATIVE",
+    "SCORED_AS",
+    "Departure",
     "LeastSquaresDepth",
     "LeastSquaresDisparity",
     "Means",
@@ -32,15 +36,19 @@ __all__ = [
     "PooledPixels",
     "RansacLogDepth",
     "ScoringProtocol",
+    "UnfitFrameError",
     "protocol_of",
 ]
 
 
-def protocol_of(config: EvaluateConfig, sources: Sequence[str] = ()) -> ScoringProtocol:
+def protocol_of(
+    config: EvaluateConfig, sources: Sequence[str] = (), departures: tuple[Departure, ...] = ()
+) -> ScoringProtocol:
     """The protocol that a configuration names, or its task's own.
 
     Args:
         sources: the datasets to be scored, as `Sample.source` calls them.
+        departures: see `ScoringProtocol`.
 
     Raises:
         ValueError: if the named protocol belongs to another task.
@@ -53,6 +61,6 @@ def protocol_of(config: EvaluateConfig, sources: Sequence[str] = ()) -> ScoringP
         )
     kind = fitting[name]
     if not issubclass(kind, DepthProtocol):
-        return kind()
+        return kind(departures)
     known = bool(sources) and all(source in kind.rules for source in sources)
-    return kind(config.max_depth_m, benchmarks_only=known)
+    return kind(config.max_depth_m, known, departures)

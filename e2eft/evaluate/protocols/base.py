@@ -37,8 +37,25 @@ class Metric:
         return f"{value:.{self.decimals}f}" + (f"{space}{self.unit}" if unit else "")
 
 
+@dataclass(frozen=True)
+class Departure:
+    """A benchmark whose data are prepared otherwise than for published scores, and how."""
+
+    source: str
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.how}"
+
+
+def terms_of(terms: str, departures: tuple[Departure, ...]) -> str:
+    """A protocol's terms with what the data depart from."""
+    return f"{terms} ({', '.join(map(str, departures))})" if departures else terms
+
+
 Means = dict[str, dict[str, float]]
-"""By metric: `mean`, `low`, `high` (its 95 % bootstrap interval) and `constant`."""
+"""By metric: `mean`, `low`, `high` (its 95 % bootstrap interval; one image has none), `images` (on
+which it is defined) and `constant`."""
 
 
 class ScoringProtocol(Protocol):
@@ -51,14 +68,25 @@ class ScoringProtocol(Protocol):
     metrics: ClassVar[dict[str, Metric]]
     kinds: ClassVar[tuple[str, ...]]
     """Kinds of label that it can score."""
+    least_pixels: ClassVar[int]
+    """An image with fewer scored pixels gets no score."""
     statistics: ClassVar[dict[str, type]]
     """Further columns of the table, from which `summarize` makes means; bytes or float."""
     fits_constant: ClassVar[bool]
     """Whether the constant has to be fitted, which takes a pass over the truth."""
 
     @property
+    def departures(self) -> tuple[Departure, ...]:
+        """Benchmarks of which the data are not those that published scores are of."""
+        ...
+
+    @property
     def terms(self) -> str:
-        """Name and parameters: what must be equal for two numbers to be comparable."""
+        """Name, parameters and departures: what must be equal for two numbers to be comparable."""
+        ...
+
+    def remark(self, source: str) -> str:
+        """How scores of a dataset differ from what the published code computes, if they do."""
         ...
 
     def expected(self, source: str) -> int | None:
@@ -73,12 +101,20 @@ class ScoringProtocol(Protocol):
         """The frame at the size at which it is scored; the same frame for most datasets.
 
         Raises:
-            ValueError: if the frame cannot be of the dataset that it says it is of.
+            UnfitFrameError: if the frame cannot be of the dataset that it says it is of.
         """
         ...
 
     def scored(self, sample: Sample) -> np.ndarray:
         """bool `[h w]`: pixels of a view whose truth takes part."""
+        ...
+
+    def why_not(self, prediction: np.ndarray, sample: Sample) -> str:
+        """Why a prediction for a view has no score under this protocol alone; "" if it has one."""
+        ...
+
+    def is_inverted(self, prediction: np.ndarray, sample: Sample) -> bool:
+        """Whether the fit turns a prediction for a view upside down: far into near."""
         ...
 
     def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
@@ -87,7 +123,8 @@ class ScoringProtocol(Protocol):
         ...
 
     def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
-        """`mean`, `low`, `high` of each metric over scored rows; those without any are left out.
+        """`mean`, `low`, `high`, `images` of each metric over scored rows; those without any are
+        left out.
 
         Args:
             prefix: of the columns to be summarized.

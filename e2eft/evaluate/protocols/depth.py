@@ -13,18 +13,23 @@ from PIL import Image
 
 from e2eft.data.sample import Sample
 from e2eft.evaluate.protocols import alignment
-from e2eft.evaluate.protocols.base import Means, Metric
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
 from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.rules import (
     DENSE_SOURCES,
+    INVERSE_FLOOR,
     LEAST_SQUARES_DEPTH,
     LEAST_SQUARES_DISPARITY,
     RANSAC_LOG_DEPTH,
     DepthRules,
     in_window,
 )
-from e2eft.geometry.boundaries import boundary_f1, soft_edge_error
-from e2eft.geometry.depth import MIN_ALIGNED_DEPTH_M, depth_errors
+from e2eft.geometry.boundaries import (
+    boundary_f1,
+    log_fitted_soft_edge_error,
+    soft_edge_error,
+)
+from e2eft.geometry.depth import MIN_ALIGNED_DEPTH_M, capped_inverse_rmse, depth_errors
 from e2eft.tasks.depth import MIN_DEPTH_M
 from e2eft.views.sheets import depth_panel
 
@@ -35,6 +40,7 @@ DEPTH_METRICS = {
     "rmse": Metric("m", decimals=3),
     "rmse_log": Metric(),
     "i_rmse": Metric("1/m"),
+    "i_rmse_capped": Metric("1/m"),
     "log10": Metric(),
     "silog": Metric(decimals=2),
     "delta1": Metric(lower_is_better=False),
@@ -43,6 +49,8 @@ DEPTH_METRICS = {
     "boundary_f1": Metric(lower_is_better=False),
     "see3": Metric("m", decimals=3),
 }
+LOG_DEPTH_METRICS = DEPTH_METRICS | {"see3_log_fit": Metric("m", decimals=3)}
+"""With Marigold V2's SEE_3, which has an alignment of its own."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,12 @@ class DepthProtocol:
     max_depth_m: range of datasets that `rules` does not name.
     benchmarks_only: whether all data are of datasets that it names, so that the range above is no
         part of the terms.
+    departures: see `ScoringProtocol`.
     """
 
     max_depth_m: float
     benchmarks_only: bool = False
+    departures: tuple[Departure, ...] = ()
 
     name: ClassVar[str]
     rules: ClassVar[dict[str, DepthRules]]
@@ -65,12 +75,16 @@ class DepthProtocol:
     task: ClassVar[str] = "depth"
     headline: ClassVar[str] = "abs_rel"
     metrics: ClassVar[dict[str, Metric]] = DEPTH_METRICS
+    least_pixels: ClassVar[int] = 20
+    """A fit of two numbers takes 2 / n of the squared error of n pixels: all of two, a tenth of
+    20."""
     statistics: ClassVar[dict[str, type]] = {}
     fits_constant: ClassVar[bool] = False
 
     @property
     def terms(self) -> str:
-        return self.name if self.benchmarks_only else f"{self.name} to {self.max_depth_m:g} m"
+        named = self.name if self.benchmarks_only else f"{self.name} to {self.max_depth_m:g} m"
+        return terms_of(named, self.departures)
 
     def rules_of(self, source: str) -> DepthRules:
         """A benchmark's rules, or those of any other dataset."""
@@ -79,7 +93,11 @@ class DepthProtocol:
             max_depth_m=self.max_depth_m,
             processing_px=None,
             dense=source.startswith("synthetic-") or source in DENSE_SOURCES,
+            inverse_floor_m=INVERSE_FLOOR * self.max_depth_m,
         )
+
+    def remark(self, source: str) -> str:
+        return self.rules_of(source).remark
 
     def expected(self, source: str) -> int | None:
         return self.rules_of(source).images
@@ -103,6 +121,24 @@ class DepthProtocol:
             known &= (depth_m > rules.min_depth_m) & (depth_m < rules.max_depth_m)
         return known
 
+    def fitted(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
+        """bool `[h w]`: scored pixels that take part in the fit (of large images, some columns)."""
+        return self.scored(sample)
+
+    def why_not(self, prediction: np.ndarray, sample: Sample) -> str:
+        return ""
+
+    def is_inverted(self, prediction: np.ndarray, sample: Sample) -> bool:
+        """By the sign of least squares, whatever the fit: RANSAC's own has no other."""
+        fitted = self.fitted(prediction, sample)
+        predicted = prediction[fitted].astype(np.float64)
+        truth = self.space(sample.depth_m[fitted].astype(np.float64))
+        return bool((predicted - predicted.mean()) @ (truth - truth.mean()) < 0)
+
+    def space(self, depth_m: np.ndarray) -> np.ndarray:
+        """What the prediction is fitted to: depth, or another function of it."""
+        return depth_m
+
     def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
         """float64 `[h w]` metres as they are scored."""
         raise NotImplementedError
@@ -110,16 +146,29 @@ class DepthProtocol:
     def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
         scored, aligned_m = self.scored(sample), self.aligned(prediction, sample)
         truth_m = sample.depth_m.astype(np.float64)
-        batch = (torch.from_numpy(array)[None] for array in (aligned_m, truth_m, scored))
+        batch = [torch.from_numpy(array)[None] for array in (aligned_m, truth_m, scored)]
         found = {
             name: float(value)
             for name, value in depth_errors(*batch, ratio_eps_m=self.ratio_eps_m).items()
         }
-        found |= {"boundary_f1": float("nan"), "see3": float("nan")}
-        if self.rules_of(sample.source).dense:
-            found["boundary_f1"] = boundary_f1(aligned_m, truth_m, scored)
-            found["see3"] = soft_edge_error(aligned_m, truth_m, scored, SEE_WINDOW_PX)
-        return {name: found[name] for name in self.metrics}
+        rules = self.rules_of(sample.source)
+        if rules.inverse_floor_m is not None:
+            capped = capped_inverse_rmse(*batch, floor_m=rules.inverse_floor_m)
+            found["i_rmse_capped"] = float(capped)
+            del found["i_rmse"]
+        if rules.dense:
+            found |= self.edge_errors(prediction, aligned_m, sample)
+        return {name: found.get(name, float("nan")) for name in self.metrics}
+
+    def edge_errors(
+        self, prediction: np.ndarray, aligned_m: np.ndarray, sample: Sample
+    ) -> dict[str, float]:
+        """What is measured where the truth is dense."""
+        truth_m, scored = sample.depth_m.astype(np.float64), self.scored(sample)
+        return {
+            "boundary_f1": boundary_f1(aligned_m, truth_m, scored),
+            "see3": soft_edge_error(aligned_m, truth_m, scored, SEE_WINDOW_PX),
+        }
 
     def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
         return mean_over_images(rows, self.metrics, prefix, resamples)
@@ -178,23 +227,61 @@ class LeastSquaresDisparity(LeastSquaresProtocol):
     kinds = ("affine_disparity",)
     fit = staticmethod(alignment.by_disparity)
 
+    def space(self, depth_m: np.ndarray) -> np.ndarray:
+        return 1 / depth_m
+
+    def fitted(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
+        return self.scored(sample) & (prediction > 0)
+
+    def why_not(self, prediction: np.ndarray, sample: Sample) -> str:
+        values = prediction[self.fitted(prediction, sample)]
+        scored = int(self.scored(sample).sum())
+        if len(values) < self.least_pixels:
+            return (
+                f"{len(values)} of {scored} scored pixels are positive, to which alone disparity "
+                f"is fitted; a fit needs {self.least_pixels}"
+            )
+        if values.min() == values.max():
+            return f"every scored pixel that is positive is {values[0]:g}"
+        return ""
+
 
 class RansacLogDepth(DepthProtocol):
-    """``ransac-log-depth``: Pixel-Perfect Depth's and Marigold V2's.
+    """``ransac-log-depth``: Pixel-Perfect Depth's (its code at 427a86f, but seeded).
 
     Scale and shift by RANSAC to ln(depth + 1), whether the prediction is affine in that or in
-    depth; clipped to the image's own largest true depth. DIODE without its depth edges; ETH3D at
-    2048 x 1360.
+    depth; clipped to the image's own largest true depth. DIODE without its depth edges, which
+    include all that borders on unknown depth; ETH3D at 2048 x 1360, and seen by a model at a
+    longest side of 1088 pixels.
+
+    Marigold V2's is another, though its paper calls it this one: NYUv2 inside Eigen's window, ETH3D
+    seen at 1008 x 672 and brought to 2048 x 1360 by nearest neighbour, another seed. What was
+    published under it is `ransac-log-depth-marigold-v2` in `published.toml`; nothing here scores by
+    it.
     """
 
     name = "ransac-log-depth"
     rules = RANSAC_LOG_DEPTH
     kinds = ("affine_depth", "affine_log_depth")
+    metrics: ClassVar[dict[str, Metric]] = LOG_DEPTH_METRICS
     ratio_eps_m = 1e-5
+
+    def space(self, depth_m: np.ndarray) -> np.ndarray:
+        return np.log1p(depth_m)
 
     def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
         scored = self.scored(sample)
         return alignment.by_ransac_in_log_depth(prediction, sample.depth_m, scored)
+
+    def edge_errors(
+        self, prediction: np.ndarray, aligned_m: np.ndarray, sample: Sample
+    ) -> dict[str, float]:
+        rules, truth_m = self.rules_of(sample.source), sample.depth_m.astype(np.float64)
+        range_m = rules.min_depth_m, rules.max_depth_m
+        see = log_fitted_soft_edge_error(
+            prediction, truth_m, self.scored(sample), SEE_WINDOW_PX, range_m
+        )
+        return super().edge_errors(prediction, aligned_m, sample) | {"see3_log_fit": see}
 
 
 def _without_edges(depth_m: np.ndarray, limit_m: float) -> np.ndarray:
@@ -211,8 +298,9 @@ def _without_edges(depth_m: np.ndarray, limit_m: float) -> np.ndarray:
 
 
 def _nearest(sample: Sample, size: tuple[int, int]) -> Sample:
-    """Depth, normals and colour of the source pixel above and left of each target pixel's corner,
-    which is what OpenCV calls nearest. Its camera is not moved along."""
+    """Depth, normals and colour of the source pixel in which each target pixel's upper left corner
+    lies, which is what PyTorch calls nearest. (OpenCV's rounds: of 1360 rows from ETH3D's 4032, 15
+    are those above.) Its camera is not moved along."""
     rows, columns = (
         np.arange(target) * source // target
         for target, source in zip(size, sample.size, strict=True)

@@ -26,8 +26,10 @@ def mean_over_images(
         if not mask.any():
             continue
         values = np.stack([columns[name][mask] for name in names], axis=1)
-        ends = mean_interval(values, resamples) if resamples else (values.mean(axis=0),)
+        one = len(values) == 1
+        ends = (values.mean(axis=0),) if one or not resamples else mean_interval(values, resamples)
         for name, *numbers in zip(names, *ends, strict=True):
             # The mean alone, or with its interval.
-            means[name] = dict(zip(("mean", "low", "high"), map(float, numbers), strict=False))
+            known = dict(zip(("mean", "low", "high"), map(float, numbers), strict=False))
+            means[name] = known | {"images": int(mask.sum())}
     return {name: means[name] for name in columns if name in means}

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from e2eft.data.sample import Sample
-from e2eft.evaluate.protocols.base import Means, Metric
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
 from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.pooling import angle_histogram, pooled_over_pixels
 from e2eft.evaluate.protocols.rules import PER_IMAGE_MEAN, POOLED_PIXELS, NormalsRules
@@ -32,7 +32,12 @@ NORMALS_METRICS = {
 
 @dataclass(frozen=True)
 class NormalsProtocol:
-    """What the normals protocols have in common: the angle, over all pixels with a true normal."""
+    """What the normals protocols have in common: the angle, over all pixels with a true normal.
+
+    departures: see `ScoringProtocol`.
+    """
+
+    departures: tuple[Departure, ...] = ()
 
     name: ClassVar[str]
     rules: ClassVar[dict[str, NormalsRules]]
@@ -40,12 +45,16 @@ class NormalsProtocol:
     task: ClassVar[str] = "normals"
     headline: ClassVar[str] = "mean_deg"
     metrics: ClassVar[dict[str, Metric]] = NORMALS_METRICS
+    least_pixels: ClassVar[int] = 1
     statistics: ClassVar[dict[str, type]] = {}
     fits_constant: ClassVar[bool] = True
 
     @property
     def terms(self) -> str:
-        return self.name
+        return terms_of(self.name, self.departures)
+
+    def remark(self, source: str) -> str:
+        return ""
 
     def expected(self, source: str) -> int | None:
         return self.rules[source].images if source in self.rules else None
@@ -58,6 +67,12 @@ class NormalsProtocol:
 
     def scored(self, sample: Sample) -> np.ndarray:
         return np.asarray(np.isfinite(sample.normals_cam).all(axis=-1))
+
+    def why_not(self, prediction: np.ndarray, sample: Sample) -> str:
+        return ""
+
+    def is_inverted(self, prediction: np.ndarray, sample: Sample) -> bool:
+        return False
 
     def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:
         error_rad = torch.from_numpy(_angles_rad(prediction, sample.normals_cam))[None]

@@ -55,18 +55,19 @@ def pooled_over_pixels(
 ) -> Means:
     """See `ScoringProtocol.summarize`. The interval is of resampled images, not of pixels."""
     pixels = np.array([row["pixels"] for row in rows], np.float64)
+    resamples = resamples if len(rows) > 1 else 0
     whole = math.fsum(pixels)
     counted = bootstrap_means(pixels[:, None], resamples)[:, 0] if resamples else None
     means: Means = {}
     for name in metrics:
         if name == "median_deg":
-            means[name] = _pooled_median(rows, prefix, resamples)
+            means[name] = _pooled_median(rows, prefix, resamples) | {"images": len(rows)}
             continue
         values = np.array([row[prefix + name] for row in rows], np.float64)
         square = name == "rmse_deg"
         sums = pixels * (values**2 if square else values)
         mean = math.fsum(sums) / whole
-        numbers = {"mean": math.sqrt(mean) if square else mean}
+        numbers = {"mean": math.sqrt(mean) if square else mean, "images": len(rows)}
         if counted is not None:
             resampled = bootstrap_means(sums[:, None], resamples)[:, 0] / counted
             ends = np.quantile(np.sqrt(resampled) if square else resampled, _LEVELS)

@@ -14,15 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from e2eft.data.sources.images import (
-    MID_GREY,
-    REASONS,
-    ImageError,
-    ListedImage,
-    decode_image,
-    list_images,
-    with_output_names,
-)
+from e2eft.data.sources.colour import MID_GREY
+from e2eft.data.sources.decoder import decode_image
+from e2eft.data.sources.images import ListedImage, list_images, with_output_names
+from e2eft.data.sources.reasons import REASONS, ImageError
 from e2eft.storage import LocalStore
 
 MAX_PIXELS = 1_000_000
@@ -256,6 +251,32 @@ def test_damage_in_the_middle_is_noticed() -> None:
     assert refusal(bytes(content)).reason == "decode_corrupt"
 
 
+def test_libtiff_says_nothing_of_what_is_rejected_beside(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = bytearray(encoded(noise, "TIFF", compression="tiff_lzw"))
+    content[2000:4000:7] = bytes(len(range(2000, 4000, 7)))
+    assert refusal(bytes(content)).reason == "decode_corrupt"
+    assert capfd.readouterr().err == ""
+
+
+def test_damage_that_one_decoder_of_av1_reads_is_no_ok() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    content = bytearray(encoded(noise, "AVIF"))
+    assert decode_image(bytes(content), MAX_PIXELS).degraded == ()
+    content[len(content) // 2] ^= 0xFF
+    assert decode_image(bytes(content), MAX_PIXELS).degraded == ("av1_doubtful",)
+
+
+@pytest.mark.parametrize("subsampling", ["4:0:0", "4:2:0", "4:2:2", "4:4:4"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_whole_avif_is_not_doubted(mode: str, subsampling: str) -> None:
+    image = Image.fromarray(picture()).convert(mode)
+    content = encoded(image, "AVIF", subsampling=subsampling)
+    assert "av1_doubtful" not in decode_image(content, MAX_PIXELS).degraded
+
+
 @pytest.mark.parametrize("content", [b"<html>404</html>", b"%!PS-Adobe-3.0 EPSF", b"\0" * 100])
 def test_what_is_no_image_is_unsupported(content: bytes) -> None:
     assert refusal(content).reason == "decode_unsupported"
@@ -320,6 +341,38 @@ def test_listing_passes_over_and_counts(tmp_path: Path) -> None:
         ("what #?% this.webp", ""), ("x.heic", ""),
     ]  # fmt: skip
     assert listing.excluded == {"hidden": 3, "not_an_image": 2}
+
+
+UNREAD_MAGICS = {
+    b"\xff\x0a": "JPEG XL", b"8BPS\0\1": "Photoshop", b"v/1\x01\2\0\0\0": "OpenEXR",
+    b"#?RADIANCE\n": "Radiance HDR", b"DDS |": "DDS", b"qoif": "QOI", b"Pf\n": "PFM",
+    b"P7\nWIDTH 4": "PAM", b"\0\0\1\0\1": "an icon", b"II*\0\x10\0\0\0CR\2": "a camera's raw file",
+    b"\0\0\0\x18ftypcrx ": "a camera's raw file",
+}  # fmt: skip
+
+
+def test_a_photograph_of_a_format_that_is_not_read_is_called_by_its_name() -> None:
+    for magic, name in UNREAD_MAGICS.items():
+        error = refusal(magic + bytes(100))
+        assert error.reason == "decode_unsupported"
+        assert error.detail.startswith(name) and "convert it to" in error.detail
+
+
+def test_photographs_of_formats_that_are_not_read_are_listed_with_a_reason(tmp_path: Path) -> None:
+    names = ["a.NEF", "b.jxl", "c.psd", "d.exr", "e.tga", "empty.cr2", "f.txt", "g.jpg"]
+    listing = listing_of(tmp_path, *names)
+    assert [(image.key, image.reason) for image in listing.images] == [
+        *((name, "decode_unsupported") for name in names[:5]), ("empty.cr2", "empty_file"),
+        ("g.jpg", ""),
+    ]  # fmt: skip
+    assert listing.excluded == {"not_an_image": 1}
+
+
+def test_a_raw_file_beside_its_photograph_is_its_companion(tmp_path: Path) -> None:
+    names = ["a.NEF", "A.jpg", "b.nef", "sub/b.jpg", "c.jpg", "c.jpg.cr2"]
+    listing = listing_of(tmp_path, *names)
+    assert [image.key for image in listing.images if image.reason] == ["b.nef", "c.jpg.cr2"]
+    assert listing.excluded == {"companion": 1}
 
 
 def test_links_are_followed_and_what_leads_nowhere_is_counted(tmp_path: Path) -> None:

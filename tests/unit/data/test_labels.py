@@ -15,27 +15,29 @@ from PIL import Image
 
 from e2eft.artifacts import ArtifactError
 from e2eft.config import LabelConfig
-from e2eft.data.labels import (
-    INDEX_SCHEMA,
-    KIND,
+from e2eft.data.label_codecs import (
     PREVIEW_SIDE_PX,
-    blank_row,
-    committed_parts,
     decode_depth_png,
     decode_normals_png,
-    decode_npy,
     encode_depth_png,
-    encode_index,
     encode_normals_png,
     encode_npy,
     encode_preview,
+)
+from e2eft.data.labels import (
+    INDEX_SCHEMA,
+    KIND,
+    blank_row,
+    committed_parts,
+    encode_index,
     open_labels,
     part_path,
     read_label,
     verify_labels,
 )
+from e2eft.data.npy import decode_npy
 from e2eft.data.resize import fitted_size, resize_depth, resize_normals
-from e2eft.storage import LocalStore
+from e2eft.storage import LocalStore, StorageError
 from tests.artifacts import write_artifact
 
 UNIT = st.floats(0, 1, width=32)
@@ -158,7 +160,10 @@ def write_labels(folder: Path) -> LocalStore:
             digest = __import__("hashlib").sha256(png).hexdigest()
             row |= {"status": "ok", "depth_path": path, "label_sha256": digest}
         rows.append(row)
-    files = {part_path(part): encode_index(rows[2 * part : 2 * part + 2][::-1]) for part in (1, 0)}
+    files = {
+        part_path(part): encode_index(pa.Table.from_pylist(rows[2 * part : 2 * part + 2][::-1]))
+        for part in (1, 0)
+    }
     counts, details = {"planned": 4}, {"task": "depth"}
     write_artifact(store, KIND, config, files=files, counts=counts, details=details, unlisted=pngs)
     return store
@@ -217,3 +222,26 @@ def test_reading_labels_needs_neither_torch_nor_ray() -> None:
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_label_that_is_damaged_or_of_another_kind_is_no_storage_trouble(tmp_path: Path) -> None:
+    store, text = LocalStore(tmp_path), {"key": "0.jpg"}
+    depth = encode_depth_png(np.full((4, 5), 0.25, np.float32), text)
+    normals, grey = encode_normals_png(unit_normals(0, 4, 5), text), io.BytesIO()
+    Image.new("L", (5, 4)).save(grey, "PNG")
+    at = depth.index(b"IDAT") + 6
+    flipped = depth[:at] + b"\xff" + depth[at + 1 :]
+    pictures = [b"", depth[:8], depth[:-30], flipped, normals, grey.getvalue()]
+    wrong = np.zeros((4, 5), np.int64), np.zeros((4, 5, 3)), np.zeros(3)
+    row = blank_row(planned(0)) | {"status": "ok", "depth_path": "0.png"}
+    store.write("0.png", depth)
+    assert read_label(store, row)[0, 0] == pytest.approx(0.25, abs=1e-5)
+    for path, contents in {"0.png": pictures, "0.npy": [b"", *map(encode_npy, wrong)]}.items():
+        for content in contents:
+            store.write(path, content)
+            with pytest.raises(ValueError, match=r"\w") as error:
+                read_label(store, row | {"npy_path": path if path.endswith("npy") else ""})
+            assert not isinstance(error.value, StorageError), content
+    store.write("1.png", depth)
+    with pytest.raises(ValueError, match="is no label"):
+        read_label(store, row | {"depth_path": "", "normals_path": "1.png"})

@@ -1,13 +1,18 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from e2eft import cli
+from e2eft.artifacts import ArtifactError
+from e2eft.config import TrainConfig
 from e2eft.data.batches import SamplingPlan
-from e2eft.data.mixture import depth_ranges_m, longest_side_px
+from e2eft.data.mixture import depth_ranges_m, longest_side_px, require_one_making
 from e2eft.data.shards import ShardIndex, open_shards
 from e2eft.data.sources import supervised_range_m
 from e2eft.data.sources.hypersim import HypersimFrames
 from e2eft.data.sources.virtual_kitti import VirtualKittiFrames
+from e2eft.train import driver
 from tests.frames import analytic_frame, write_shards
 
 PLAN = SamplingPlan((12, 5), (9.0, 1.0), 0, 10, 2, 0.5, 8)
@@ -23,8 +28,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[ShardIndex]:
     return [open_shards(str(folder / name)) for name in ("a", "b")]
 
 
-def made_of(index: ShardIndex, source: str) -> ShardIndex:
-    details = dict(index.artifact.details) | {"source": source}
+def made_of(index: ShardIndex, source: str, **provenance: str) -> ShardIndex:
+    details = dict(index.artifact.details) | {"source": source, "provenance": provenance}
     return replace(index, artifact=replace(index.artifact, details=details))
 
 
@@ -34,6 +39,29 @@ def test_ranges_are_the_papers_by_dataset(shards: list[ShardIndex]) -> None:
     assert depth_ranges_m((10.0, 20.0), mixed) == (10.0, 20.0)
     assert depth_ranges_m((), shards) == (80.0, 80.0)
     assert supervised_range_m("a-new-dataset") == 80.0
+
+
+def test_normals_of_one_source_made_in_two_ways_are_not_mixed(shards: list[ShardIndex]) -> None:
+    kitti, one, other = VirtualKittiFrames.name, {"normals": "one way"}, {"normals": "other way"}
+    old, new = made_of(shards[0], kitti, **one), made_of(shards[1], kitti, **other)
+    with pytest.raises(ArtifactError, match=r"/a has .* 'one way', .*/b as 'other way': prepare"):
+        require_one_making([old, new], "normals")
+    require_one_making([old, new], "depth")
+    require_one_making([old, made_of(shards[1], kitti, **one)], "normals")
+    require_one_making([old, made_of(shards[1], HypersimFrames.name)], "normals")
+    require_one_making(shards, "normals")
+
+
+def test_a_run_does_not_begin_with_normals_of_one_source_made_in_two_ways(tmp_path: Path) -> None:
+    argv = ["tiny-normals", "--out", str(tmp_path / "run")]
+    for way in ("one way", "other way"):
+        argv += ["--data", str(tmp_path / way)]
+        write_shards(argv[-1], [analytic_frame(0, 16, 24)], provenance={"normals": way})
+    config = cli.parse("train", argv)
+    assert isinstance(config, TrainConfig)
+    with pytest.raises(ArtifactError, match=r"'one way'.*'other way'"):
+        driver.run(config)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from e2eft.data.sample import (
     Sample,
     SampleError,
     check_sample,
+    count_away,
     unknown_depth,
     unknown_intrinsics,
     unknown_normals,
@@ -59,6 +60,10 @@ def test_unknown_normals_pass_also_everywhere(sample: Sample) -> None:
         (lambda s: changed(s, "depth_m", np.nan), "no_valid_depth", "no pixel"),
         (lambda s: changed(s, "depth_m", np.inf), "no_valid_depth", "no pixel"),
         (lambda s: changed(s, "intrinsics_px", np.nan, (0, 2)), "camera_half_known", "all NaN"),
+        (lambda s: changed(s, "intrinsics_px", np.inf), "camera_half_known", "all NaN"),
+        (lambda s: changed(s, "intrinsics_px", 0), "camera_without_rays", r"\[0.0, 0.0, 0.0\]"),
+        (lambda s: changed(s, "intrinsics_px", 0, (1, 1)), "camera_without_rays", "no ray"),
+        (lambda s: changed(s, "intrinsics_px", 1e-20, (0, 0)), "camera_without_rays", "no ray"),
         (lambda s: changed(s, "depth_m", 0.009, (9, 9)), "depth_out_of_range", "0.009"),
         (lambda s: changed(s, "depth_m", 656.0, (9, 9)), "depth_out_of_range", "656"),
         (lambda s: changed(s, "depth_m", -1.0, (9, 9)), "depth_out_of_range", "-1"),
@@ -119,10 +124,10 @@ def test_an_unknown_camera_passes_and_its_normals_cannot_be_judged(sample: Sampl
     check_sample(replace(away, intrinsics_px=unknown_intrinsics()))
 
 
-def test_a_share_of_annotated_normals_may_face_away(sample: Sample) -> None:
-    known = np.isfinite(sample.normals_cam).all(-1)
-    promise = Promise(away_share=2 / known.sum())
-    two = changed(sample, "normals_cam", [0, 0, 1], np.s_[40, 9:11])
-    check_sample(two, promise)
+def test_annotated_normals_may_face_away_and_are_counted(sample: Sample) -> None:
+    away = changed(sample, "normals_cam", [0, 0, 1], np.s_[40, 8:11])
+    assert check_sample(away, replace(ANNOTATED_NORMALS, depth=True)) is away
+    assert (count_away(sample), count_away(away), count_away(away, stride=4)) == (0, 3, 1)
+    assert count_away(replace(away, intrinsics_px=unknown_intrinsics())) == 0
     with pytest.raises(SampleError, match="normals_face_away"):
-        check_sample(changed(two, "normals_cam", [0, 0, 1], (41, 9)), promise)
+        check_sample(away)

@@ -136,6 +136,8 @@ def test_the_nearest_pixel_is_the_nearest_and_pulls_to_no_side(old: int, new: in
     assert picked.min() >= 0 and picked.max() < old
     on_the_axis = old % 2 == 0 and new % 2 == 1
     assert sum(aside) == (Fraction(1, 2) if on_the_axis else 0)
+    mirrored = old - 1 - picked[::-1]
+    assert np.flatnonzero(picked != mirrored).tolist() == ([new // 2] if on_the_axis else [])
 
 
 def test_the_same_size_is_the_same_frame() -> None:

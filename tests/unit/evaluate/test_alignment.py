@@ -56,6 +56,25 @@ def test_least_squares_keeps_its_digits(prediction: np.ndarray) -> None:
     assert np.allclose(aligned, target.mean() + scale * centred, rtol=1e-6)
 
 
+def test_a_prediction_of_tiny_spread_is_fitted_to_its_own_rounding() -> None:
+    """1e-3 on 0.5 in float32: the fit adds nothing to that, the published one, in float32, does."""
+    target = np.random.default_rng(0).uniform(1, 10, (480, 640)).astype(np.float32)
+    prediction = (0.5 + 1e-3 * (target.astype(np.float64) - 1) / 9).astype(np.float32)
+    mask = np.ones(target.shape, bool)
+
+    def abs_rel(aligned: np.ndarray) -> float:
+        return float(np.mean(np.abs(aligned - target.astype(np.float64)) / target))
+
+    design = np.stack([prediction.ravel(), np.ones(prediction.size, np.float32)], axis=1)
+    scale, shift = np.linalg.lstsq(design, target.ravel(), rcond=None)[0]
+    published = abs_rel(scale * prediction + shift)
+    exact_scale, exact_shift = by_lstsq(prediction.ravel(), target.ravel())
+    exact = abs_rel(exact_scale * prediction.astype(np.float64) + exact_shift)
+    ours = abs_rel(alignment.by_least_squares(prediction, target, mask, np.arange(640)))
+    assert ours == pytest.approx(exact, rel=1e-6) and exact == pytest.approx(3.4e-5, rel=0.02)
+    assert published > 1.05 * ours
+
+
 def test_a_constant_prediction_becomes_the_mean_of_the_fitted_space() -> None:
     target = np.random.default_rng(1).uniform(1, 9, SIZE)
     constant, mask = np.full(SIZE, 0.5), np.ones(SIZE, bool)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from e2eft.evaluate.protocols import (
     RansacLogDepth,
     protocol_of,
 )
-from e2eft.evaluate.protocols.depth import DepthProtocol
+from e2eft.evaluate.protocols.depth import DepthProtocol, _nearest
 from tests.scored_frames import make_frame
 
 PROTOCOLS = (LeastSquaresDepth, LeastSquaresDisparity, RansacLogDepth)
@@ -48,6 +49,7 @@ def plain_errors(
         "rmse": math.sqrt(np.mean((a - d) ** 2)),
         "rmse_log": math.sqrt(np.mean(logs**2)),
         "i_rmse": math.sqrt(np.mean((1 / a - 1 / d) ** 2)),
+        "i_rmse_capped": math.sqrt(np.mean((1 / a.clip(0.08) - 1 / d.clip(0.08)) ** 2)),
         "log10": np.mean(abs(np.log10(a) - np.log10(d))),
         "silog": 100 * math.sqrt(np.mean(logs**2) - np.mean(logs) ** 2),
         **{f"delta{k}": np.mean(ratio < 1.25**k) for k in (1, 2, 3)},
@@ -64,20 +66,48 @@ ADVERSARIAL: dict[str, Callable[[np.random.Generator, np.ndarray], np.ndarray]] 
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("source", ["eth3d", "synthetic-street"])
 @pytest.mark.parametrize("kind", PROTOCOLS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("case", ADVERSARIAL)
-def test_every_metric_equals_its_definition(kind: type[DepthProtocol], case: str) -> None:
+def test_every_metric_equals_its_definition(
+    kind: type[DepthProtocol], case: str, source: str
+) -> None:
     rng = np.random.default_rng(7)
     depth = np.exp(rng.uniform(np.log(0.3), np.log(79), (24, 32)))
     depth[rng.random(depth.shape) < 0.1] = np.nan
-    frame, protocol = frame_of("synthetic-street", depth), kind(80.0)
+    frame, protocol = frame_of(source, depth), kind(80.0)
     prediction = ADVERSARIAL[case](rng, np.nan_to_num(frame.depth_m, nan=3.0)).astype(np.float32)
     aligned, scored = protocol.aligned(prediction, frame), protocol.scored(frame)
     assert (scored == np.isfinite(frame.depth_m)).all()
     found = protocol.errors(prediction, frame)
-    for name, value in plain_errors(aligned, frame.depth_m, scored, kind.ratio_eps_m).items():
+    expected = plain_errors(aligned, frame.depth_m, scored, kind.ratio_eps_m)
+    capped, missing = expected.pop("i_rmse_capped"), "i_rmse_capped"
+    if source == "synthetic-street":
+        missing = "i_rmse"
+        expected["i_rmse_capped"], _ = capped, expected.pop("i_rmse")
+    for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
-    assert set(found) == set(protocol.metrics)
+    assert math.isnan(found[missing]) and set(found) == set(protocol.metrics)
+
+
+def test_a_pixel_that_is_clipped_to_nothing_decides_the_inverse_error_of_benchmarks_only() -> None:
+    """ETH3D's published clip is at 1e-5 m, off by 1e5 1/m; of a range to 80 m 8 cm count."""
+    depth = np.full((48, 64), 40.0)
+    depth[::2] = 20.0
+    depth[20, 20] = 0.2
+    prediction = np.where(depth == 0.2, -5.0, depth)
+    protocol, pixels = LeastSquaresDepth(80), depth.size
+    street, eth3d = (
+        protocol.errors(prediction, frame_of(source, depth))
+        for source in ("synthetic-street", "eth3d")
+    )
+    assert math.isnan(street["i_rmse"]) and math.isnan(eth3d["i_rmse_capped"])
+    expected = (1 / 0.08 - 1 / 0.2) / math.sqrt(pixels)
+    assert street["i_rmse_capped"] == pytest.approx(expected, rel=1e-2)
+    assert eth3d["i_rmse"] == pytest.approx((1e5 - 5) / math.sqrt(pixels), rel=1e-6)
+    perfect = protocol.errors(depth, frame_of("synthetic-street", depth))
+    assert perfect["i_rmse_capped"] == pytest.approx(0, abs=1e-6)
+    assert street["abs_rel"] == eth3d["abs_rel"] and street["rmse_log"] == eth3d["rmse_log"]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +162,9 @@ def test_kitti_is_scored_in_eigens_part_of_the_benchmark_crop() -> None:
     rows, columns = np.nonzero(LeastSquaresDepth(80).scored(frame))
     assert (rows.min(), rows.max()) == (117, 320)
     assert (columns.min(), columns.max()) == (43, 1171)
+    assert len(rows) == 230_316
+    whole = frame_of("kitti-eigen", np.full((375, 1242), 20.0))
+    assert LeastSquaresDepth(80).scored(whole).sum() == 251_354, "another score, of another name"
     far = frame_of("kitti-eigen", np.full((352, 1216), 90.0))
     assert not LeastSquaresDepth(80).scored(far).any()
 
@@ -190,3 +223,27 @@ def test_edges_are_judged_where_the_truth_is_dense_only() -> None:
     sparse = protocol.errors(depth, frame_of("scannet", depth))
     assert np.isnan(sparse["boundary_f1"]) and np.isnan(sparse["see3"])
     assert replace(protocol) == protocol
+
+
+@pytest.mark.parametrize(("old", "new", "apart"), [(4032, 1360, 15), (6048, 2048, 0)])
+def test_eth3ds_smaller_truth_is_pytorchs_nearest_and_opencvs_but_for_some_rows(
+    old: int, new: int, apart: int
+) -> None:
+    depth = np.broadcast_to(np.arange(old, dtype=np.float32)[:, None] + 1, (old, 4))
+    size = new, 4
+    ours = _nearest(frame_of("eth3d", depth), size).depth_m
+    torchs = torch.nn.functional.interpolate(torch.tensor(depth)[None, None], size, mode="nearest")
+    assert (ours == torchs[0, 0].numpy()).all()
+    opencvs = cv2.resize(np.array(depth), size[::-1], interpolation=cv2.INTER_NEAREST)
+    assert (ours[:, 0] - opencvs[:, 0]).tolist().count(1) == apart == (ours != opencvs).sum() / 4
+
+
+def test_marigold_v2s_soft_edge_error_is_a_metric_of_log_depth_under_its_own_name() -> None:
+    depth = np.full((24, 32), 8.0)
+    depth[8:16, 10:20] = 1.0
+    frame = frame_of("hypersim", depth)
+    found = RansacLogDepth(65).errors((np.log(depth) - 0.3) / 2.5, frame)
+    assert found["see3_log_fit"] == pytest.approx(0, abs=1e-5)
+    sparse = RansacLogDepth(65).errors(np.log(depth), frame_of("scannet", depth))
+    assert math.isnan(sparse["see3_log_fit"])
+    assert "see3_log_fit" not in LeastSquaresDepth.metrics

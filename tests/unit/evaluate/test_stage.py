@@ -1,9 +1,13 @@
 """Scores of label artifacts, on analytic frames whose scores are known in closed form."""
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,7 +107,7 @@ def test_the_summary_is_the_mean_over_images_of_each_domain_and_of_all(
         assert numbers["constant"] == pytest.approx(np.mean(constants))
     report = scores.store.read("report.md").decode()
     assert "| abs_rel ↓ |" in report and "plane (20 of 20)" in report
-    inverse = summary["domains"]["plane"]["metrics"]["i_rmse"]
+    inverse = summary["domains"]["plane"]["metrics"]["i_rmse_capped"]
     assert f"**{inverse['mean']:.4f} 1/m**" in report
     assert "Incomplete" not in report
     found = evaluate.headline(scores)
@@ -156,6 +160,103 @@ def test_a_frame_without_truth_in_range_is_not_the_models_fault(
 
 
 @pytest.mark.usefixtures("without_ray")
+def test_a_frame_of_another_size_than_its_benchmarks_leaves_it_incomplete(tmp_path: Path) -> None:
+    small, frame = make_frame(1), make_frame(2)
+    arrays = ("rgb", "depth_m", "normals_cam")
+    large = {name: getattr(frame, name).repeat(20, 0).repeat(20, 1) for name in arrays}
+    fitting = replace(frame, **large)
+    data = write_shards(tmp_path / "nyu", [small, fitting], [2], "nyuv2")
+    predictions = {small.key: affine(small), frame.key: affine(fitting)}
+    labels = write_labels(tmp_path / "labels", "depth", predictions)
+    config = config_of(tmp_path / "scores", "depth", [data], bootstrap=1, panels=0)
+    scores = evaluate.run(config, [labels.uri])
+    assert scores.counts == {"images": 2, "scored": 1, "unfit_frame": 1}
+    (problem,) = json.loads(scores.store.read(SUMMARY))["problems"]
+    said = f"{small.key} has 32 x 24 pixels; NYUv2's window is for 640 x 480"
+    assert (problem["key"], problem["detail"]) == (small.key, said)
+    only = write_shards(tmp_path / "small", [small], [1], "nyuv2")
+    with pytest.raises(ValueError, match=rf"^none of 1 images could be scored.*\({said}\)$"):
+        evaluate.run(config_of(tmp_path / "none", "depth", [only]), [labels.uri])
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize(
+    ("task", "protocol", "array"),
+    [("normals", "pooled-pixels", "normals_cam"), ("depth", "least-squares-depth", "depth_m")],
+)
+def test_data_without_what_a_protocol_scores_are_said_to_be_so(
+    task: Any, protocol: Any, array: str, tmp_path: Path
+) -> None:
+    frame = make_frame(1)
+    bare = replace(frame, **{array: getattr(frame, array) * np.float32(np.nan)})
+    data = write_shards(tmp_path / "data", [bare], [1])
+    prediction = frame.normals_cam if task == "normals" else affine(frame)
+    labels = write_labels(tmp_path / "labels", task, {frame.key: prediction})
+    config = config_of(tmp_path / "scores", task, [data], protocol=protocol)
+    said = rf"nothing_to_score \(the image has no {task}, which {protocol} scores\)"
+    with pytest.raises(ValueError, match=said):
+        evaluate.run(config, [labels.uri])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_range_that_a_benchmarks_own_stands_above_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = make_frame(1)
+    data = {name: write_shards(tmp_path / name, [frame], [1], name) for name in ("scannet", "x")}
+    labels = write_labels(tmp_path / "labels", "depth", {frame.key: affine(frame)})
+    normals = write_labels(tmp_path / "normals", "normals", {frame.key: frame.normals_cam})
+    said = "--max-depth-m 5 has no effect"
+    ruled = f"{said} on scannet: least-squares-depth has a range of its own there\n"
+    cases = [
+        ("depth", ("scannet",), labels, ruled),
+        ("depth", ("x",), labels, ""),
+        ("depth", ("x", "scannet"), labels, ruled),
+        ("normals", ("x",), normals, f"{said}: per-image-mean scores normals, at any depth\n"),
+    ]
+    for number, (task, names, scored, line) in enumerate(cases):
+        shards = [data[name] for name in names]
+        fields = {"max_depth_m": 5, "bootstrap": 1, "panels": 0}
+        config = config_of(tmp_path / str(number), task, shards, **fields)
+        evaluate.run(config, [scored.uri] * len(names))
+        lines = [one for one in capsys.readouterr().out.splitlines(True) if said in one]
+        assert "".join(lines) == line
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_frame_of_a_few_known_pixels_which_any_fit_meets_gets_no_score(
+    tmp_path: Path, frames: list[Sample]
+) -> None:
+    """Scale and shift make of two pixels a perfect score, whatever was predicted."""
+    known = {"none": 0, "one": 1, "two": 2, "nineteen": 19, "twenty": 20, "many": 300}
+    sparse: list[Sample] = []
+    for (name, count), frame in zip(known.items(), frames, strict=False):
+        places = np.flatnonzero(np.isfinite(frame.depth_m) & (frame.depth_m < 80))[:count]
+        depth_m = np.full(frame.depth_m.size, np.nan, np.float32)
+        depth_m[places] = frame.depth_m.flat[places]
+        sparse.append(replace(frame, key=name, depth_m=depth_m.reshape(frame.size)))
+    data = write_shards(tmp_path / "sparse", sparse, [len(sparse)])
+    wrong = {f.key: np.random.default_rng(0).random(f.size).astype(np.float32) for f in sparse}
+    labels = write_labels(tmp_path / "labels", "depth", wrong, data)
+    scores = evaluate.run(config_of(tmp_path / "scores", "depth", [data]), [labels.uri])
+    few = dict.fromkeys(("one", "two", "nineteen"), "too_few_pixels")
+    status = {"none": "nothing_to_score", **few, "twenty": "scored", "many": "scored"}
+    rows = rows_of(scores)
+    assert {row["key"]: row["status"] for row in rows} == status
+    assert {row["key"]: row["pixels"] for row in rows} == known
+    assert min(row["abs_rel"] for row in rows if row["status"] == "scored") > 0.01
+    assert scores.counts["too_few_pixels"] == 3 and evaluate.headline(scores).complete
+    report = scores.store.read("report.md").decode()
+    assert "1 nothing to score, 3 too few pixels" in report
+    assert "- `two`: too_few_pixels, 2 in the protocol's range, a fit needs 20" in report
+    assert "plane (2 of 6)" in report
+    # Normals are not fitted: a single one tells something.
+    one = replace(sparse[1], normals_cam=np.full_like(sparse[1].normals_cam, np.nan))
+    one.normals_cam[9, 9] = frames[1].normals_cam[9, 9]
+    assert len(PerImageMean().evidence(one, 9)) == PerImageMean().least_pixels == 1
+
+
+@pytest.mark.usefixtures("without_ray")
 def test_normals_turned_by_ten_degrees_are_ten_degrees_off(
     tmp_path: Path, frames: list[Sample], shards: Artifact
 ) -> None:
@@ -191,6 +292,33 @@ def test_the_constant_normal_is_the_best_of_its_domain(
         best = np.mean(angles, axis=0).min()
         numbers = group["metrics"]["mean_deg"]
         assert best - 0.2 < numbers["constant"] < min(best + 0.2, numbers["mean"])
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_no_score_and_no_constant_depends_on_the_order_of_the_frames(
+    tmp_path: Path, frames: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    noisy: dict[str, np.ndarray | str] = {}
+    for frame in frames:
+        normals = np.nan_to_num(frame.normals_cam, nan=0.5) + generator.normal(0, 0.3, (24, 32, 3))
+        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+        noisy[frame.key] = normals.astype(np.float32)
+    labels = write_labels(tmp_path / "labels", "normals", noisy)
+    found, constants, fit = [], [], job._fit_constants
+
+    def noting(*of: Any) -> dict[str, list[float]]:
+        constants.append(fit(*of))
+        return constants[-1]
+
+    monkeypatch.setattr(job, "_fit_constants", noting)
+    for order in (1, -1):
+        data = write_shards(tmp_path / f"shards{order}", frames[::order], [19, 14])
+        config = config_of(tmp_path / f"scores{order}", "normals", [data], panels=0)
+        summary = json.loads(evaluate.run(config, [labels.uri]).store.read(SUMMARY))
+        found.append((summary["overall"], summary["domains"]))
+    assert found[0] == found[1]
+    assert constants[0] == constants[1] and set(constants[0]) == {"plane", "wall"}
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -340,6 +468,33 @@ def test_only_like_is_compared_with_like(
         evaluate.paired_difference(worse, fewer, "abs_rel")
     with pytest.raises(ValueError, match=r"no metric 'mean_deg'.*abs_rel"):
         evaluate.paired_difference(worse, worse, "mean_deg")
+    # As a release before this metric left them.
+    older = {"metrics": [name for name in worse.details["metrics"] if name != "i_rmse_capped"]}
+    before = replace(worse, details=worse.details | older)
+    with pytest.raises(ValueError, match=r"no metric 'i_rmse_capped'.*abs_rel"):
+        evaluate.paired_difference(worse, before, "i_rmse_capped")
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_table_whose_reader_left_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    from pipelines import compare
+
+    frame = make_frame(1)
+    shards = write_shards(tmp_path / "shards", [frame], [1])
+    labels = write_labels(tmp_path / "labels", "depth", {frame.key: affine(frame)}, shards)
+    config = config_of(tmp_path / "scores", "depth", [shards], bootstrap=1, panels=0)
+    scores = evaluate.run(config, [labels.uri])
+    monkeypatch.setattr(sys, "argv", ["compare.py", scores.uri])
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        with pytest.raises(SystemExit) as ended:
+            compare.main()
+    assert ended.value.code == 1
 
 
 def test_the_same_shards_elsewhere_are_the_same_images(
@@ -434,3 +589,15 @@ def test_an_alias_that_leads_elsewhere_meanwhile_is_another_model(
     claim_file = tmp_path / "scores/_claim.json"
     claim_file.write_text(claim_file.read_text().replace("7" * 64, ""))
     assert look_at().record and not look_at().replaces
+
+
+def test_the_last_line_of_progress_is_of_all_frames(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole: Any = SimpleNamespace(pairs=[SimpleNamespace(shards=range(3))])
+    came = [{"pair": 0, "row": row} for row in (2, 0, 1)]
+    monkeypatch.setattr(job, "_rows_as_they_come", lambda *_: iter(came))
+    rows = job._map_chunks(score_chunk, [], whole, None, "scored")
+    assert [row["row"] for row in rows] == [0, 1, 2]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("3/3 frames scored  ")

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from e2eft.geometry.boundaries import THRESHOLDS, boundary_f1, soft_edge_error
+from e2eft.geometry.boundaries import (
+    THRESHOLDS,
+    boundary_f1,
+    log_fitted_soft_edge_error,
+    soft_edge_error,
+)
 
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
@@ -46,12 +51,16 @@ def brute_force_f1(prediction: np.ndarray, target: np.ndarray, valid: np.ndarray
     return total / THRESHOLDS.sum()
 
 
+def inner(target: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    low, high = np.quantile(target[valid], [0.02, 0.98])
+    return valid & (target >= low) & (target <= high)
+
+
 def brute_force_see(
     prediction: np.ndarray, target: np.ndarray, valid: np.ndarray, window: int
 ) -> float:
     height, width = target.shape
-    low, high = np.quantile(target[valid], [0.02, 0.98])
-    valid = valid & (target >= low) & (target <= high)
+    valid = inner(target, valid)
     errors = []
     for row in range(height):
         for column in range(width):
@@ -91,6 +100,40 @@ def test_both_equal_brute_force(seed: int) -> None:
         )
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_marigold_v2s_edges_are_fitted_to_log_depth_without_the_outermost_depths(seed: int) -> None:
+    """Its evaluation, step by step: mask, least squares of ln(depth + 1e-6), clip, SEE."""
+    generator = np.random.default_rng(seed)
+    target = generator.choice([1.0, 1.5, 4.0, 9.0], (20, 30)) * generator.uniform(1, 1.1, (20, 30))
+    target[0, :4] = 64.0  # beyond 98 %, where it would pull the fit
+    valid = generator.random(target.shape) < 0.9
+    prediction = 0.3 * np.log(target) - 0.2 + generator.normal(0, 0.05, target.shape)
+    prediction[0, :4] = -3.0
+    mask = inner(target, valid)
+    assert not mask[0, :4].any() and valid[0, :4].any()
+    design = np.stack([prediction[mask], np.ones(mask.sum())], axis=1)
+    scale, shift = np.linalg.lstsq(design, np.log(target[mask] + 1e-6), rcond=None)[0]
+    aligned = np.clip(np.exp(scale * prediction + shift) - 1e-6, 1e-5, 8.0)
+    holed = np.where(valid, target, np.nan)
+    for window in (1, 3, 5):
+        found = log_fitted_soft_edge_error(prediction, holed, valid, window, (1e-5, 8.0))
+        expected = brute_force_see(aligned, target, valid, window)
+        assert found == pytest.approx(expected, rel=1e-9)
+        other = log_fitted_soft_edge_error(7 * prediction - 3, holed, valid, window, (1e-5, 8.0))
+        assert other == pytest.approx(expected, rel=1e-9)
+
+
+def test_soft_edge_errors_in_log_depth_and_in_depth_are_two_numbers() -> None:
+    target = step(7, near=1.0, far=9.0)
+    target[4:, 3:5] = 3.0
+    prediction = np.log(target)
+    assert log_fitted_soft_edge_error(
+        prediction, target, everywhere(target), 3, (1e-5, 80)
+    ) == pytest.approx(0, abs=1e-5)
+    scale, shift = np.polyfit(prediction.ravel(), target.ravel(), 1)
+    assert soft_edge_error(scale * prediction + shift, target, everywhere(target), 3) > 0.3
+
+
 def test_a_perfect_edge_scores_perfectly_whatever_the_scale() -> None:
     target = step(7)
     target[3:8, 9:13] = 2.5
@@ -117,8 +160,14 @@ def test_a_blurred_edge_costs_the_soft_error() -> None:
 
 
 def test_without_edges_there_is_nothing_to_measure() -> None:
+    """Where Depth Pro's code says 0, of the truth itself too."""
     flat = np.full((5, 6), 3.0)
     assert np.isnan(boundary_f1(step(3)[:5, :6], flat, everywhere(flat)))
     assert np.isnan(soft_edge_error(flat, flat, everywhere(flat), 3))
     assert np.isnan(soft_edge_error(flat, flat, np.zeros(flat.shape, bool), 3))
+    assert brute_force_f1(flat, flat, everywhere(flat)) == 0
+    assert np.isnan(boundary_f1(flat, flat, everywhere(flat)))
+    nowhere = np.zeros(flat.shape, bool)
+    assert np.isnan(log_fitted_soft_edge_error(flat, flat, everywhere(flat), 3, (1e-5, 80)))
+    assert np.isnan(log_fitted_soft_edge_error(flat, flat, nowhere, 3, (1e-5, 80)))
     assert boundary_f1(np.full((12, 16), 2.0), step(7), everywhere(step(7))) == 0

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from e2eft.geometry.camera import (
     crop_intrinsics,
+    has_rays,
     hflip_intrinsics,
     intrinsics_from_hfov,
     pixel_rays,
@@ -110,3 +111,15 @@ def test_hflip_keeps_the_focal_length_positive_and_twice_is_identity() -> None:
     once_px = hflip_intrinsics(SKEWED_PX, WIDTH)
     assert once_px[0, 0] == SKEWED_PX[0, 0]
     np.testing.assert_allclose(hflip_intrinsics(once_px, WIDTH), SKEWED_PX, atol=1e-14)
+
+
+def test_a_tilted_lens_has_a_ray_through_every_pixel_until_its_horizon_is_seen() -> None:
+    intrinsics_px = np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])
+    assert has_rays(intrinsics_px, 24, 32) and has_rays(-intrinsics_px, 24, 32)
+    intrinsics_px[2, 1] = 0.9
+    assert has_rays(intrinsics_px, 24, 32)
+    assert np.isfinite(pixel_rays(intrinsics_px, 24, 32)).all()
+    # 1 - 0.9 (y - 12) / 30 of the inverse's last row changes its sign within a tall image.
+    assert not has_rays(intrinsics_px, 60, 32)
+    intrinsics_px[:, 1] = intrinsics_px[:, 0]
+    assert not has_rays(intrinsics_px, 24, 32)

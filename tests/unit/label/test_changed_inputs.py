@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from e2eft import cli, evaluate, label
@@ -14,8 +15,6 @@ from e2eft.artifacts import ArtifactError
 from e2eft.config import EvaluateConfig, LabelConfig, SamplingConfig
 from e2eft.data.labels import open_labels, part_path
 from e2eft.errors import DamagedError
-from e2eft.evaluate import job
-from e2eft.evaluate.chunks import Job
 from e2eft.label import LabelError, graph
 from e2eft.label.opening import MODEL_PIN
 from e2eft.model.pinned import files_digest, pin_model
@@ -23,12 +22,18 @@ from e2eft.storage import open_store
 from tests.artifacts import write_artifact
 from tests.corpora import write_plain_corpus
 from tests.frames import analytic_frame, write_shards
-from tests.labelling import label_config, run_graph_in_process, without_cluster, write_model
+from tests.labelling import (
+    label_config,
+    run_graph_in_process,
+    scored_here,
+    without_cluster,
+    write_model,
+)
 from tests.scored_frames import config_of as scoring_config
 from tests.scored_frames import make_frame
 from tests.scored_frames import write_shards as write_scored_shards
 
-__all__ = ["without_cluster"]
+__all__ = ["scored_here", "without_cluster"]
 pytestmark = pytest.mark.usefixtures("without_cluster")
 
 
@@ -59,7 +64,7 @@ def model_of(labels: Path) -> str:
 def label_once(config: LabelConfig, killed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels, or is killed when the first part is there."""
 
-    def until_killed(*arguments: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def until_killed(*arguments: Any) -> Iterator[tuple[int, pa.Table]]:
         for number, rows in enumerate(run_graph_in_process(*arguments)):
             if number == 3:
                 raise KeyboardInterrupt
@@ -161,14 +166,6 @@ def test_an_initial_latent_that_the_model_does_not_take_deletes_nothing(
     with pytest.raises(LabelError, match=r"--initial-latent none: .* choose gaussian or zeros"):
         label.run(config)
     assert label.run(label_config(images, tmp_path / "out", model)) == made
-
-
-@pytest.fixture
-def scored_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows(function: Callable[..., Any], chunks: list[Any], task: Job, tasks: int | None) -> Any:
-        return (row for chunk in chunks for row in function(chunk, task))
-
-    monkeypatch.setattr(job, "_rows_as_they_come", rows)
 
 
 def scores_of(config: EvaluateConfig) -> list[float]:

@@ -1,5 +1,6 @@
 """The CPU halves of labelling, without a model."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,36 @@ def test_incomplete_batches_go_on_when_memory_runs_out(
     monkeypatch.setattr(chunks, "HELD_BYTES", 24 * 32 * 3)
     got = list(decode_part(planned(tmp_path), work(tmp_path, batch_size=5)))
     assert [len(items) for items in got] == [2, 2, 1]
+
+
+def test_files_are_read_ahead_by_their_bytes_and_a_large_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunks, "AHEAD_BYTES", 100)
+    names = ("a", "b", "c", "huge", "d", "unknown", "e")
+    sizes = (40, 50, 20, 10**12, 90, -1, 5)
+    rows = [{"key": k, "size_bytes": s} for k, s in zip(names, sizes, strict=True)]
+    begun: list[str] = []
+
+    def read(_: Any, row: dict[str, Any], __: int) -> bytes:
+        return b""
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, fn: Any, row: Any) -> Any:  # type: ignore[override]
+            begun.append(row["key"])
+            return super().submit(fn, row)
+
+    monkeypatch.setattr(chunks, "read_image", read)
+    monkeypatch.setattr(chunks, "ThreadPoolExecutor", Pool)
+    seen = {
+        row["key"]: "".join(key[0] for key in begun)
+        for row, _ in chunks._read_ahead(LocalStore(tmp_path), rows, 10)
+    }
+    # `huge` is not read at all, `unknown` may be as large as any.
+    assert seen == {
+        "a": "ab", "b": "abch", "c": "abch", "huge": "abchd", "d": "abchd", "unknown": "abchdu",
+        "e": "abchdue",
+    }  # fmt: skip
 
 
 def test_native_size_keeps_every_pixel(tmp_path: Path) -> None:

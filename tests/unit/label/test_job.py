@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from e2eft import label
@@ -13,7 +14,6 @@ from e2eft.config import LabelConfig, SamplingConfig
 from e2eft.data.corpus import CorpusError
 from e2eft.data.labels import committed_parts, open_labels, part_path
 from e2eft.label import graph
-from e2eft.label.chunks import Item
 from e2eft.label.labeller import Labeller, ShippedModel
 from e2eft.model.hub import ModelError
 from e2eft.storage import LocalStore
@@ -84,15 +84,15 @@ def test_a_job_that_failed_half_way_goes_on(
     config = label_config(images, tmp_path / "out", depth_model)
     worked: list[int] = []
 
-    def failing(*args: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def failing(*args: Any) -> Iterator[tuple[int, pa.Table]]:
         for number, rows in enumerate(run_graph_in_process(*args)):
             if number == 3:
                 raise RuntimeError("the power went out")
             yield rows
 
-    def counting(*args: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    def counting(*args: Any) -> Iterator[tuple[int, pa.Table]]:
         for corpus, rows in run_graph_in_process(*args):
-            worked.extend(row["index"] for row in rows)
+            worked.extend(rows["index"].to_pylist())
             yield corpus, rows
 
     monkeypatch.setattr(graph, "run_graph", failing)
@@ -130,8 +130,8 @@ def test_several_corpora_share_one_model_and_stay_apart(
     (tmp_path / "images-2" / "bad.jpg").write_bytes(b"x")
     calls: list[list[int]] = []
 
-    def counting(*args: Any) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        calls.append([len(rows) for _, rows in args[1]])
+    def counting(*args: Any) -> Iterator[tuple[int, pa.Table]]:
+        calls.append([portion.stop - portion.start for portion in args[1]])
         # The corpora's chunks come back mixed.
         yield from sorted(run_graph_in_process(*args), key=lambda rows: len(rows[1]))
 
@@ -209,15 +209,56 @@ def test_what_cannot_be_labelled_leaves_the_folder_free(
     assert label.run(label_config(images, out, depth_model)).counts["ok"] == 1
 
 
-def test_too_many_rejections_fail_and_can_be_accepted(depth_model: Path, tmp_path: Path) -> None:
+def test_more_steps_than_the_model_has_timesteps_are_refused_before_anything_begins(
+    depth_model: Path, tmp_path: Path
+) -> None:
+    images = write_plain_corpus(tmp_path / "images", 1)
+    config = label_config(images, tmp_path / "out", depth_model)
+    with pytest.raises(label.LabelError, match=r"^--steps 2000: the model .* has 1000 timesteps"):
+        label.run(config.model_copy(update={"sampling": SamplingConfig(steps=2000)}))
+    for size in (1, 7, 4097, 10_000_000):
+        with pytest.raises(
+            label.LabelError, match=rf"^--processing-size {size}: choose from 8 to 4"
+        ):
+            label.run(config.model_copy(update={"processing_size": size}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_rejected_images_are_said_and_the_labels_stay(
+    depth_model: Path, tmp_path: Path
+) -> None:
     images = write_plain_corpus(tmp_path / "images", 3)
     (images / "bad.jpg").write_bytes(b"x")
-    config = label_config(images, tmp_path / "out", depth_model, max_reject_fraction=0.2)
-    with pytest.raises(label.LabelError, match=r"1 of 4 images .*decode_unsupported.* 0\.2"):
-        label.run(config)
-    artifact = label.run(config.model_copy(update={"max_reject_fraction": 0.25}))
+    config = label_config(images, tmp_path / "out", depth_model)
+    artifact = label.run(config)
     assert artifact.counts == {"planned": 4, "ok": 3, "ok_degraded": 0, "rejected": 1}
     assert artifact.details["reject_reasons"] == {"decode_unsupported": 1}
+    said = label.too_many_rejected(config, artifact)
+    assert said and said.startswith(
+        "1 of 4 images were rejected (1 decode_unsupported), more than --max-reject-fraction 0.05;"
+    )
+    allowed = config.model_copy(update={"max_reject_fraction": 0.25})
+    assert label.too_many_rejected(allowed, label.run(allowed)) is None
+
+
+def test_finished_labels_say_what_has_come_since(
+    depth_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_plain_corpus(tmp_path / "images", 4)
+    config = label_config(images, tmp_path / "out", depth_model)
+    artifact = label.run(config)
+    capsys.readouterr()
+    assert label.run(config) == artifact
+    assert "since they were labelled" not in capsys.readouterr().out
+    for number in (10, 11, 12):
+        coloured(number).save(images / f"{number:03d}.png")
+    (images / "000.png").unlink()
+    coloured(5, 96, 96).save(images / "001.png")
+    assert label.run(config) == artifact
+    assert (
+        f"{images}: 3 new, 1 gone, 1 changed in size since they were labelled; label the folder "
+        "into another --out, or --overwrite to label all of it anew"
+    ) in capsys.readouterr().out
 
 
 def test_books_that_do_not_balance_are_not_committed(depth_model: Path, tmp_path: Path) -> None:
@@ -234,32 +275,6 @@ def test_books_that_do_not_balance_are_not_committed(depth_model: Path, tmp_path
 def test_sizes_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="exclude each other"):
         label_config("i", "o", "m", native_size=True, processing_size=64)
-
-
-class OutOfMemory(Labeller):
-    """Holds one image at a time, and none above a limit."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def _predict(self, items: list[Item]) -> list[np.ndarray]:
-        import torch
-
-        self.sizes.append(len(items))
-        if len(items) > 1 or items[0].name == "large":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return [np.zeros((2, 2), np.float32)]
-
-
-def test_a_batch_that_does_not_fit_is_halved() -> None:
-    items = [
-        Item({"key": name, "seconds": 0.0}, name, array=np.zeros((2, 2, 3), np.uint8))
-        for name in ("a", "large", "b")
-    ]
-    labeller = OutOfMemory()
-    done = labeller.label(items)
-    assert labeller.sizes == [3, 1, 2, 1, 1]
-    assert [item.row.get("reason", "") for item in done] == ["", "model_oom", ""]
 
 
 def test_a_model_travels_or_must_be_here(depth_model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,13 +109,18 @@ def test_the_digest_is_of_what_decides_a_latent(tmp_path: Path) -> None:
         assert other.digest() != digest, change
 
 
-def test_a_vae_stored_in_another_format_has_the_same_digest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", [{"max_shard_size": "1MB"}, {"safe_serialization": False}])
+def test_a_vae_stored_in_another_format_has_the_same_digest(
+    format: dict[str, Any], tmp_path: Path
+) -> None:
     """Halved on the way, it is another one, once and for all."""
     codec = load_codec(blank_source(tmp_path / "a"))
     blank_source(tmp_path / "b")
     for path in (tmp_path / "b" / "vae").glob("*.safetensors"):
         path.unlink()
-    codec.vae.save_pretrained(tmp_path / "b" / "vae", safe_serialization=False)
+    codec.vae.save_pretrained(tmp_path / "b" / "vae", **format)
+    shards = len(list((tmp_path / "b" / "vae").glob("*.safetensors")))
+    assert shards > 1 if "max_shard_size" in format else shards == 0
     source = ModelSource("b", str(tmp_path / "b"), str(tmp_path / "b"))
     assert load_codec(source).digest() == codec.digest()
     halved = codec.vae.half()

@@ -1,7 +1,11 @@
+import math
+from typing import Any
+
 import pytest
 import torch
 
-from e2eft.model.prediction import initial_latent, pyramid_noise
+from e2eft.model.blank import stable_diffusion_2_scheduler
+from e2eft.model.prediction import NoiseSchedule, initial_latent, pyramid_noise
 
 SHAPE = (4, 60, 80)
 SEEDS = list(range(20))
@@ -10,6 +14,16 @@ SEEDS = list(range(20))
 def neighbour_correlation(noise: torch.Tensor) -> float:
     """Mean product of horizontal neighbours, of noise of unit variance."""
     return float((noise[..., 1:] * noise[..., :-1]).mean())
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [{"beta_start": math.nan}, {"beta_start": 0.0, "beta_end": 0.0}, {"num_train_timesteps": 1},
+     {"trained_betas": [-0.1] * 1000}],
+)  # fmt: skip
+def test_betas_that_are_no_schedule_are_refused(betas: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="its betas add no noise from step to step"):
+        NoiseSchedule.of(stable_diffusion_2_scheduler(**betas))
 
 
 def test_zeros_and_none() -> None:

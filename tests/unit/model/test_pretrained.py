@@ -1,26 +1,34 @@
 import copy
 import json
+import math
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from e2eft.artifacts import ArtifactError
 from e2eft.config import ConvInHalving, InitialLatent, ModelConfig, TrainConfig
 from e2eft.model.blank import blank_unet, blank_vae
+from e2eft.model.components import check_channels
 from e2eft.model.hub import ModelError
 from e2eft.model.layout import save_diffusers
+from e2eft.model.pinned import as_input
 from e2eft.model.pretrained import (
-    check_fit,
     embed_empty_prompt,
     export_model,
+    load_codec,
     load_estimator,
+    require_tensors,
     widen_conv_in,
 )
+from e2eft.model.sound import require_sound
 from e2eft.model.source import MODEL_KIND, PACKAGED, find_model
 from e2eft.storage import LocalStore
 from tests.artifacts import begin
@@ -159,8 +167,6 @@ def odd_unet(in_channels: int, out_channels: int) -> UNet2DConditionModel:
 
 def test_a_vae_of_another_factor_is_refused(source: Any, tmp_path: Path) -> None:
     message = r"its VAE shrinks images 4 times; a factor of 8 is supported"
-    with pytest.raises(ModelError, match=f"'sdxs': {message}"):
-        check_fit(shallow_vae(), blank_unet(), "sdxs")
     folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
     shutil.rmtree(folder / "vae")
     save_diffusers(shallow_vae(), folder / "vae")
@@ -171,14 +177,15 @@ def test_a_vae_of_another_factor_is_refused(source: Any, tmp_path: Path) -> None
 @pytest.mark.parametrize(("takes", "gives"), [(9, 4), (12, 4), (8, 8), (4, 3), (3, 4)])
 def test_unets_of_other_channels_are_refused(takes: int, gives: int) -> None:
     with pytest.raises(
-        ModelError, match=rf"takes {takes} and gives {gives} channels; .* take 4 or 8 and give 4"
+        ModelError, match=rf"takes {takes} and gives {gives} channels.*; .* take 4 or 8 and give 4"
     ):
-        check_fit(blank_vae(), odd_unet(takes, gives), "inpainting")
+        check_channels("inpainting", odd_unet(takes, gives).config, blank_vae().config)
 
 
 @pytest.mark.parametrize("takes", [4, 8])
 def test_the_right_channels_are_accepted(takes: int) -> None:
-    check_fit(blank_vae(), odd_unet(takes, 4), "fits")
+    found = check_channels("fits", odd_unet(takes, 4).config, blank_vae().config)
+    assert found == (takes, 4)
 
 
 def test_a_text_encoder_of_another_width_is_refused(source: Any, tmp_path: Path) -> None:
@@ -199,6 +206,51 @@ def test_weights_that_end_early_are_one_line(component: str, source: Any, tmp_pa
     assert "\n" not in str(error.value)
 
 
+def test_tensors_are_called_as_stable_diffusion_1_and_2_called_theirs(tmp_path: Path) -> None:
+    source = blank_source(tmp_path / "old")
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+    )
+    shutil.rmtree(tmp_path / "old/vae")
+    save_diffusers(vae, tmp_path / "old/vae")
+    new = load_estimator(source)
+    require_tensors(source)
+
+    def rename(path: Path, old_name: Callable[[str], str], **more: Tensor) -> None:
+        state = {old_name(name): tensor for name, tensor in load_file(path).items()}
+        save_file(state | more, path, metadata={"format": "pt"})
+
+    def of_attention(name: str) -> str:
+        for ours, theirs in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"),
+                             ("to_out.0", "proj_attn")):  # fmt: skip
+            name = name.replace(f".{ours}.", f".{theirs}.")
+        return name
+
+    rename(tmp_path / "old/vae/diffusion_pytorch_model.safetensors", of_attention)
+    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    rename(tmp_path / "old/text_encoder/model.safetensors", "text_model.{}".format, **positions)
+    require_tensors(source)
+    old = load_estimator(source)
+    assert torch.equal(old.context, new.context)
+    rgb = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(old.codec.encode(rgb), new.codec.encode(rgb))
+
+
+def test_tensors_that_no_configuration_names_are_told(source: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    more = {"class_embedding.weight": torch.zeros(4, 192)}
+    save_file(load_file(weights) | more, weights, metadata={"format": "pt"})
+    for attempt in (require_tensors, load_estimator):
+        with pytest.raises(ModelError, match=r"weights in unet/ also hold class_embedding\.weight"):
+            attempt(find_model(str(folder)))
+
+
 def test_the_empty_prompt_in_two_lengths(source: Any) -> None:
     short, long = embed_empty_prompt(source, 2), embed_empty_prompt(source, 77)
     assert short.shape == (1, 2, 64) and long.shape == (1, 77, 64)
@@ -214,9 +266,17 @@ def test_a_prompt_of_another_length_is_refused(source: Any) -> None:
 
 
 def test_names_that_are_no_models(tmp_path: Path) -> None:
-    for name in ("./absent", "/absent/model", "word", "a/b/c"):
-        with pytest.raises(ModelError, match=rf"'{name}' is not there.*{PACKAGED[0]}"):
+    for name in ("./absent", "/absent/model", "word", "a/b/c", "", "owner/", "$HOME/x", "tiny-sd/"):
+        said = rf"'{re.escape(name)}' is not there.*{PACKAGED[0]}"
+        with pytest.raises(ModelError, match=said):
             find_model(name, tmp_path)
+    for name in ("model:/depth@champion", "Models:/depth/1", "runs:/x", "dbfs:/x"):
+        with pytest.raises(
+            ModelError, match=r"is no registered model's name; .*models:/name@alias"
+        ):
+            find_model(name, tmp_path)
+    with pytest.raises(ModelError, match="'' is not there; give a folder"):
+        as_input("", "base")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"neither a finished training run \(manifest\.json\) nor"):
         find_model(str(tmp_path / "empty"))
@@ -278,3 +338,105 @@ def test_a_scheduler_that_cannot_be_used_is_named(source: Any, tmp_path: Path) -
     )  # fmt: skip
     with pytest.raises(ValueError, match="epsilon prediction is undefined"):
         load_estimator(find_model(str(folder)), ModelConfig())
+
+
+@pytest.mark.parametrize(
+    ("component", "tensor"),
+    [("unet", "conv_out.weight"), ("vae", "decoder.conv_out.weight"),
+     ("text_encoder", "final_layer_norm.weight")],
+)  # fmt: skip
+def test_weights_that_are_not_finite_are_refused_by_name(
+    component: str, tensor: str, tmp_path: Path
+) -> None:
+    source = blank_source(tmp_path)
+    (file,) = (tmp_path / component).glob("*.safetensors")
+    weights = load_file(file)
+    weights[next(name for name in weights if name.endswith(tensor))][0] = math.nan
+    save_file(weights, file)
+    told = rf"weights of its {component} are not all finite \(.*{tensor}"
+    with pytest.raises(ModelError, match=told):
+        load_estimator(source)
+    if component == "vae":
+        with pytest.raises(ModelError, match=told):
+            load_codec(source)
+
+
+def fail_to_load(folder: Path, component: str, change: Callable[[dict[str, Tensor]], Any]) -> str:
+    """What is said of a model after a change of a component's weights."""
+    (file,) = (folder / component).glob("*.safetensors")
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError) as told:
+        load_estimator(find_model(str(folder)))
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("component", "first", "last"),
+    [("unet", 0, 1), ("vae", 1 / 3, 2 / 3), ("text_encoder", 2 / 3, 1)],
+)
+def test_weights_that_are_zeros_are_refused(
+    component: str, first: float, last: float, source: Any, tmp_path: Path
+) -> None:
+    """All of them, a hole in their middle, and their end."""
+    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+
+    def empty(weights: dict[str, Tensor]) -> None:
+        names = sorted(weights)
+        for name in names[int(first * len(names)) : int(last * len(names))]:
+            weights[name].zero_()
+
+    said = fail_to_load(folder, component, empty)
+    assert f"weights of its {component} are zeros where no model has them (" in said
+    assert said.endswith("; copy it again")
+
+
+def test_empty_branches_are_no_damage() -> None:
+    """As networks of several kinds begin; the blank VAE's are empty already."""
+    unet = blank_unet()
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if name.startswith("conv_out") or ".conv2." in name or "to_out" in name:
+                weight.zero_()
+    require_sound("m", "unet", unet)
+    require_sound("m", "vae", blank_vae())
+    for weight in unet.parameters():
+        if weight.ndim > 1:
+            weight.data.zero_()
+    with pytest.raises(ModelError, match=r"\(61 of its 61 matrices\)"):
+        require_sound("m", "unet", unet)
+
+
+@pytest.mark.parametrize(
+    ("component", "tensor"),
+    [("unet", "conv_in.weight"), ("vae", "encoder.conv_in.weight"),
+     ("text_encoder", "embeddings.position_embedding.weight")],
+)  # fmt: skip
+def test_a_tensor_of_another_shape_or_kind_is_named(
+    component: str, tensor: str, source: Any, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    shape: list[int] = []
+
+    def narrow(weights: dict[str, Tensor]) -> None:
+        shape.extend(weights[tensor].shape)
+        weights[tensor] = weights[tensor][1:].clone()
+
+    said = fail_to_load(folder, component, narrow)
+    assert said.endswith(
+        f"hold {tensor} of shape {[shape[0] - 1, *shape[1:]]}, but {component}/config.json says "
+        f"{shape}; copy both again"
+    )
+
+    def round_off(weights: dict[str, Tensor]) -> None:
+        weights[tensor] = weights[tensor].to(torch.int8)
+
+    assert f"holds {tensor} as I8; save it unq" in fail_to_load(folder, component, round_off)
+    (file,) = (folder / component).glob("*.safetensors")
+    pickle = "pytorch_model.bin" if component == "text_encoder" else f"{file.stem}.bin"
+    torch.save(load_file(file), file.with_name(pickle))
+    file.unlink()
+    with pytest.raises(ModelError, match=rf"{pickle} holds {tensor} as int8; save it unquantized"):
+        load_estimator(find_model(str(folder)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2eft.model.hub import ModelError
-from e2eft.model.source import channels_of, find_model, read_source_card
+from e2eft.model.source import find_model, recognized
 
 
 @pytest.mark.parametrize(
@@ -25,28 +25,34 @@ def test_drivers_load_no_model_library(modules: str, heavy: set[str]) -> None:
 
 
 def test_a_packaged_models_channels_are_in_its_two_folders() -> None:
-    assert channels_of(find_model("tiny-marigold-depth")) == (8, 4)
-    assert channels_of(find_model("tiny-sd")) == (4, 4)
-    assert read_source_card(find_model("tiny-marigold-depth")).task == "depth"
+    depth, image = (recognized(find_model(name)) for name in ("tiny-marigold-depth", "tiny-sd"))
+    assert (depth.in_channels, depth.latent_channels) == (8, 4)
+    assert (image.in_channels, image.latent_channels) == (4, 4)
+    assert (depth.card.task, image.card.task) == ("depth", "image")
 
 
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        (None, r"its vae/config.json is missing"),
-        ("{}", r"its vae/config.json does not say latent_channels"),
-        ("[4]", r"its vae/config.json does not say latent_channels"),
-        ("{", r"its vae/config.json does not say latent_channels"),
+        (None, r"cannot load its vae: vae/config.json is missing"),
+        ("{}", r"its VAE shrinks images 0 times"),
+        (
+            '{"block_out_channels": [1, 2, 3, 4]}',
+            r"its vae/config.json does not say latent_channels",
+        ),
+        ("[4]", r"vae/config.json holds no JSON object; copy it again"),
+        ("{", r"vae/config.json is no JSON \("),
     ],
 )
 def test_a_component_that_does_not_say_its_channels_is_named(
     written: str | None, said: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "model_index.json").write_text("{}")
-    for component in ("unet", "vae"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    for component in ("unet", "vae", "text_encoder"):
         (tmp_path / component).mkdir()
-    (tmp_path / "unet/config.json").write_text(json.dumps({"in_channels": 8}))
+        (tmp_path / component / "config.json").write_text(json.dumps({"in_channels": 8}))
+    (tmp_path / "vae/config.json").unlink()
     if written is not None:
         (tmp_path / "vae/config.json").write_text(written)
     with pytest.raises(ModelError, match=said):
-        channels_of(find_model(str(tmp_path)))
+        recognized(find_model(str(tmp_path)))

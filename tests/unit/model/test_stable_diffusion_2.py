@@ -13,9 +13,10 @@ from e2eft.model.blank import (
 )
 from e2eft.model.card import ModelCard
 from e2eft.model.codec import Codec
+from e2eft.model.components import check_channels
 from e2eft.model.estimator import Estimator
 from e2eft.model.prediction import NoiseSchedule
-from e2eft.model.pretrained import check_fit, widen_conv_in
+from e2eft.model.pretrained import widen_conv_in
 
 UNET_PARAMETERS = 865_910_724
 VAE_PARAMETERS = 83_653_863
@@ -43,7 +44,7 @@ def test_it_is_the_architecture_of_the_paper(unet: Any, vae: Any) -> None:
     assert count(unet) == UNET_PARAMETERS
     assert count(vae) == VAE_PARAMETERS
     assert Codec(vae).factor == VAE_FACTOR and Codec(vae).scale == 0.18215
-    check_fit(vae, unet, "stable-diffusion-2")
+    assert check_channels("stable-diffusion-2", unet.config, vae.config) == (4, 4)
 
 
 @torch.no_grad()
@@ -51,7 +52,7 @@ def test_it_takes_the_image_once_widened_and_gives_an_image(unet: Any, vae: Any)
     with torch.device("meta"):
         widened = widen_conv_in(unet, "weight-and-bias")
         assert count(widened) == UNET_PARAMETERS + CONV_IN_PARAMETERS_MORE
-        check_fit(vae, widened, "stable-diffusion-2")
+        assert check_channels("stable-diffusion-2", widened.config, vae.config) == (8, 4)
         latents, context = torch.empty(1, 8, 60, 80), torch.empty(1, 2, CONTEXT_WIDTH)
         schedule = NoiseSchedule.of(stable_diffusion_2_scheduler())
         estimator = Estimator(Codec(vae), widened, schedule, context, ModelCard("depth"))

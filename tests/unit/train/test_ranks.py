@@ -1,7 +1,6 @@
 """What two ranks do together: one loss, one base model, one end."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from e2eft.train.errors import StalledError
 from e2eft.train.loop import make_plan
 from tests.frames import analytic_frame, write_shards
 from tests.training import (
+    HANGS,
     STALL_LIMIT_S,
     average_and_restore,
     find_base_models,
@@ -95,16 +95,14 @@ def test_the_base_model_comes_to_a_node_once(shards_uri: str, tmp_path: Path) ->
 
 
 def test_a_rank_whose_read_never_returns_is_named_and_all_end(tmp_path: Path) -> None:
-    """A shard file becomes a pipe into which nobody writes."""
+    """Opening a shard file does not return."""
     uri = str(tmp_path / "shards")
     frames = [analytic_frame(number, 16, 24) for number in range(12)]
     write_shards(uri, frames, frames_per_part=1)
     config = two_ranks(uri, out=str(tmp_path / "out"), schedule={"max_steps": 6})
     plan = make_plan(config, [open_shards(uri)])
     (frame,) = plan.micro_batch(plan.of_rank(2, 1, 2, 1)[0])
-    stuck = Path(uri, part_path(frame.row))
-    stuck.unlink()
-    os.mkfifo(stuck)
+    Path(uri, part_path(frame.row) + HANGS).touch()
     started = time.monotonic()
     spawn(tmp_path / "ranks", 2, {"stuck": config}, train_under_watch)
     assert time.monotonic() - started < 60 + 5 * STALL_LIMIT_S

@@ -296,7 +296,34 @@ def test_depth_that_is_a_colour_image_is_rejected(tmp_path: Path) -> None:
     assert rejects_of(opened(case, tmp_path)) == [(case.keys[0], "wrong_shape")]
 
 
-@pytest.mark.parametrize("content", [b"1,2,3", b"a,b,c,d"])
+def test_an_image_that_is_a_depth_map_is_rejected(tmp_path: Path) -> None:
+    case = case_of("nyuv2")
+    image, depth, _ = case.files.lines[0].split()
+    case.files.files[image] = case.files.files[depth]
+    reject = next(opened(case, tmp_path).decode(range(1)))
+    assert isinstance(reject, RejectedFrame) and reject.reason == "wrong_shape"
+    assert reject.detail == f"{image} is one channel of uint16, expected a colour image"
+
+
+def test_a_grey_image_of_8_bits_is_an_image(tmp_path: Path) -> None:
+    case = case_of("nyuv2")
+    image, *_ = case.files.lines[0].split()
+    case.files.files[image] = encoded(case.frames[0].rgb[..., 0])
+    sample = samples_of(opened(case, tmp_path))[0]
+    np.testing.assert_array_equal(sample.rgb, case.frames[0].rgb[..., :1].repeat(3, axis=-1))
+
+
+def test_a_camera_that_is_not_finite_is_rejected(tmp_path: Path) -> None:
+    case = case_of("sintel")
+    path = "camdata_left/alley_1/frame_0001.cam"
+    content = case.files.files[path]
+    case.files.files[path] = content[:4] + np.full(21, np.nan).tobytes()
+    assert rejects_of(opened(case, tmp_path)) == [(case.keys[0], "wrong_shape")]
+
+
+@pytest.mark.parametrize(
+    "content", [b"1,2,3", b"a,b,c,d", b"nan,nan,nan,nan", b"5_8,58,42,30", b"0,58,42,30"]
+)
 def test_a_broken_calibration_is_named(content: bytes, tmp_path: Path) -> None:
     case = case_of("ibims-1")
     case.files.files["calib/corridor_01.txt"] = content

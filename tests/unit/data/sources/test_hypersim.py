@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -201,9 +202,17 @@ def test_marigolds_list_keeps_its_frames_only(tmp_path: Path) -> None:
     kept.write_text("\n".join(lines))  # published without a final newline
     source = source_of(made, tmp_path, keep_list=str(kept))
     assert [sample.key for sample in samples_of(source)] == [list(frames)[1], list(frames)[3]]
-    kept.write_text("ai_001_001/rgb_cam_00_fr0002.png\nhello\n")
-    with pytest.raises(ValueError, match=r"kept.txt, line 2: 'hello' names no frame"):
-        source_of(made, tmp_path, keep_list=str(kept)).check_present()
+    for line, said in (
+        ("hello", "'hello' names no frame"),
+        ("".join(lines), "names more than one frame"),  # no line's end between them
+        (" ".join(lines), "names more than one frame"),
+        (lines[0].replace("plane_cam_00", "plane_cam_01"), "names more than one frame"),
+        (lines[0].replace("ai_001_001/depth", "ai_01_001/depth"), "names no frame"),
+        (lines[0].replace("0002", "00021"), "names no frame"),
+    ):
+        kept.write_text(f"ai_001_001/rgb_cam_00_fr0002.png\n{line}\n")
+        with pytest.raises(ValueError, match=rf"^--keep-list .*kept.txt, line 2: .*{said}"):
+            len(source_of(made, tmp_path, keep_list=str(kept)))
     kept.write_text("ai_055_001/rgb_cam_00_fr0002.png\n")
     with pytest.raises(ValueError, match=r"no frame of the split 'train'"):
         source_of(made, tmp_path, keep_list=str(kept)).check_present()
@@ -224,6 +233,36 @@ def test_a_broken_frame_is_rejected_and_the_others_read(layout: str, tmp_path: P
     assert [reject.key for reject in rejects] == list(frames)[:3]
     for reject, named in zip(rejects, ("normal_cam", "color", "depth_meters"), strict=True):
         assert isinstance(reject, RejectedFrame) and named in reject.detail
+
+
+def hdf5(name: str, **how: Any) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset(name, **how)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        hdf5("dataset/inside", data=0),
+        hdf5("dataset", data=h5py.Empty("f4")),
+        hdf5("dataset", data=np.zeros((60, 84), "S1")),
+        # Chunks that are not written take no place.
+        hdf5("dataset", shape=(10**6, 10**7), dtype="f4", chunks=(9, 9)),
+        hdf5("dataset", shape=(10**6, 10**7, 3), dtype="f4", chunks=(9, 9, 3)),
+    ],
+)
+def test_a_file_that_holds_no_picture_costs_its_frame_only(content: bytes, tmp_path: Path) -> None:
+    made, frames = release()
+    made.files[path_of(PLAIN, "cam_00", 0, "color")] = content
+    made.files[path_of(PLAIN, "cam_00", 2, "depth_meters")] = content
+    *rejects, third, fourth = samples_of(source_of(made, tmp_path))
+    assert [reject.key for reject in rejects] == list(frames)[:2]
+    for reject, named in zip(rejects, ("color", "depth_meters"), strict=True):
+        assert isinstance(reject, RejectedFrame) and named in reject.detail
+        assert reject.reason in ("corrupt_file", "wrong_shape")
+    assert isinstance(third, Sample) and isinstance(fourth, Sample)
 
 
 def test_a_damaged_member_of_a_zip_is_noticed(tmp_path: Path) -> None:
@@ -284,7 +323,7 @@ def test_tables_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
 def test_a_camera_that_is_no_matrix_is_named(tmp_path: Path) -> None:
     made, _ = release()
     made.cameras[LEANING] = np.zeros((3, 3))
-    with pytest.raises(ValueError, match=rf"cameras.csv, scene {LEANING}: Singular"):
+    with pytest.raises(ValueError, match=rf"cameras.csv, line 3, scene {LEANING}: Singular"):
         source_of(made, tmp_path).check_present()
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -9,6 +10,7 @@ from scipy.io import savemat
 from e2eft.config import Nyuv2Source
 from e2eft.data.sample import Sample, check_sample
 from e2eft.data.sources import open_source
+from e2eft.data.sources.nyuv2 import LABELED
 from tests import benchmark_files
 from tests.benchmark_files import HOLE, measured_frame
 
@@ -74,9 +76,23 @@ def test_a_missing_file_is_named(lost: str, said: str, tmp_path: Path) -> None:
         open_source(Nyuv2Source(root=str(tmp_path))).check_present()
 
 
-def test_numbers_beyond_the_images_are_refused(tmp_path: Path) -> None:
-    savemat(written(tmp_path) / "splits.mat", {"testNdxs": np.array([[1], [5]], np.uint16)})
-    with pytest.raises(ValueError, match=r"testNdxs must lie in 1 \.\. 4"):
+@pytest.mark.parametrize("numbers", [[1, 5], [0, 1], [2, 1, 2], [1, 2.5]])
+def test_numbers_that_are_not_different_images_are_refused(
+    numbers: list[float], tmp_path: Path
+) -> None:
+    savemat(written(tmp_path) / "splits.mat", {"testNdxs": np.array(numbers)[:, None]})
+    with pytest.raises(ValueError, match=r"testNdxs must be different numbers in 1 \.\. 4"):
+        open_source(Nyuv2Source(root=str(tmp_path))).check_present()
+
+
+@pytest.mark.parametrize("name", ["/", "images", "scenes"])
+def test_a_file_that_is_damaged_anywhere_is_named(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path) / LABELED
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        at = h5py.h5o.get_info(file[name].id).addr + file.userblock_size
+    path.write_bytes(content[:at] + b"\xff" * 24 + content[at + 24 :])
+    with pytest.raises(ValueError, match=rf"/{LABELED}: .*; download it again$"):
         open_source(Nyuv2Source(root=str(tmp_path))).check_present()
 
 

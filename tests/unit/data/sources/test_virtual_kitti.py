@@ -89,6 +89,24 @@ def test_normals_are_those_of_the_surfaces(
     assert error_deg.mean() < 2 and np.median(error_deg) < 0.7 and (error_deg > 15).mean() < 0.02
 
 
+def test_normals_of_the_planes_that_older_shards_have_can_be_asked_for(
+    release: VirtualKittiRelease, truth: StreetTruth, tmp_path: Path
+) -> None:
+    own = source_of(release, tmp_path, "merged")
+    older = source_of(release, tmp_path, "merged", normal_planes="neighbours")
+    assert older.provenance()["normals"] == "surface_normals of depth, 5 x 5 pixels"
+    assert own.provenance()["normals"] != older.provenance()["normals"]
+    steep: list[float] = []
+    for source in (own, older):
+        sample = next(source.decode(range(1)))
+        assert isinstance(sample, Sample)
+        cosine = (sample.normals_cam * truth.normals_cam).sum(-1)
+        known = np.isfinite(cosine)
+        assert known.sum() > 0.995 * np.isfinite(truth.depth_m).sum()
+        steep.append(float((cosine[known] < np.cos(np.radians(30))).mean()))
+    assert steep[0] < 0.0001 < 0.001 < steep[1]
+
+
 def test_the_benchmark_crop_is_at_the_bottom_and_moves_the_camera(
     release: VirtualKittiRelease, tmp_path: Path
 ) -> None:
@@ -169,9 +187,13 @@ def test_a_frame_without_a_camera_and_a_table_of_another_kind(
     left, right = samples_of(source_of(release, tmp_path / "a", "merged"))
     assert isinstance(left, Sample)
     assert isinstance(right, RejectedFrame) and right.reason == "unknown_camera"
-    release.files["textgt"][table] = b"".join(lines[:1]) + b"0 0 725.0087\n"
-    for reject in samples_of(source_of(release, tmp_path / "c", "merged")):
-        assert isinstance(reject, RejectedFrame) and "0 0 725.0087" in reject.detail
+    for wrong in ("0 0 725.0087", "0 0 nan nan nan nan", "0 0 0 725 620 187", "0.5 0 725 725 6 1",
+                  "0 0 7_2 725 6 1", "0 1 725 725 6 1\n0 1 725 725 6 2"):  # fmt: skip
+        release.files["textgt"][table] = b"".join(lines[:1]) + f"{wrong}\n".encode()
+        said = "frame 0 of camera 1 twice" if "\n" in wrong else f"the line {wrong!r}"
+        for reject in samples_of(source_of(release, tmp_path / "c", "merged")):
+            assert isinstance(reject, RejectedFrame) and reject.reason == "corrupt_file"
+            assert reject.detail == f"{table} has {said}"
     release.files["textgt"][table] = b"frame cameraID r1,1\n0 0 1\n"
     for reject in samples_of(source_of(release, tmp_path / "b", "merged")):
         assert isinstance(reject, RejectedFrame) and reject.reason == "corrupt_file"

@@ -1,18 +1,30 @@
 """What is said of a root or a list that is not what it should be."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2eft.config import DiodeSource, NormalMapSource, Nyuv2Source, ScanNetSource, SintelSource
+from e2eft.config import (
+    DiodeSource,
+    Eth3dSource,
+    Ibims1Source,
+    KittiEigenSource,
+    NormalMapSource,
+    Nyuv2Source,
+    ScanNetSource,
+    SintelSource,
+)
 from e2eft.data.sources import open_source
 from e2eft.storage import LocalStore
 from tests import benchmark_files
 from tests.benchmark_files import BenchmarkFiles, measured_frame
 
+NORMALS = partial(NormalMapSource, dataset="ibims-1")
 FRAME = measured_frame(1)
 PATH = "scene0406_02/color/000300.jpg"
+LINE = f"{PATH} scene0406_02/depth/000300.png"
 
 
 @pytest.fixture
@@ -93,9 +105,9 @@ def test_roots_that_are_not_there_or_cannot_be_read(made: BenchmarkFiles, tmp_pa
     ("lines", "said"),
     [
         (["a.jpg"], "line 1: expected an image and its depth, for example 'scene0406_02/color/"),
-        (["a.jpg b.png", "", "c.jpg"], "line 3: expected an image and its depth"),
-        (["../a.jpg b.png"], "line 1: .*leaves its folder"),
-        (["a.jpg b.png", "a.png c.png"], "line 2: a.png was named before"),
+        ([LINE, "", "c/color/1.jpg"], "line 3: expected an image and its depth"),
+        (["../color/1.jpg ../depth/1.png"], "line 1: .*leaves its folder"),
+        ([LINE, LINE.replace(".jpg", ".png")], f"line 2: {PATH[:-4]}.png was named before"),
         ([""], "names no frame with ground truth; expected an image and its depth"),
     ],
 )
@@ -107,6 +119,97 @@ def test_lists_that_cannot_be_read_as_such(
     config = ScanNetSource(root=made.write_folder(tmp_path / "x"), frame_list=frame_list)
     with pytest.raises(ValueError, match=f"--list {frame_list}.*{said}"):
         open_source(config).check_present()
+
+
+LISTS: dict[str, tuple[Any, list[str]]] = {
+    "nyuv2": (Nyuv2Source, [
+        "test/bath_1/rgb_0001.png test/bath_1/depth_0001.png test/bath_1/filled_0001.png",
+        "test/bath_1/rgb_0002.png test/bath_1/depth_0002.png test/bath_1/filled_0002.png"]),
+    "kitti-eigen": (KittiEigenSource, [
+        "2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.png "
+        "2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png 721.5377",
+        "2011_09_28/2011_09_28_drive_0002_sync/image_02/data/0000000069.png "
+        "2011_09_28_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png 707.0493"]),
+    "eth3d": (Eth3dSource, [
+        "rgb/pipes/images/dslr_images/DSC_0634.JPG "
+        "depth/pipes_dslr_depth/pipes/ground_truth_depth/dslr_images/DSC_0634.JPG",
+        "rgb/office/images/dslr_images/DSC_0634.JPG "
+        "depth/office_dslr_depth/office/ground_truth_depth/dslr_images/DSC_0634.JPG"]),
+    "scannet": (ScanNetSource, [
+        LINE, "scene0406_01/color/000300.jpg scene0406_01/depth/000300.png"]),
+    "diode": (DiodeSource, [
+        "outdoor/scene_00022/a_000.png outdoor/scene_00022/a_000_depth.npy "
+        "outdoor/scene_00022/a_000_depth_mask.npy",
+        "outdoor/scene_00022/a_010.png outdoor/scene_00022/a_010_depth.npy "
+        "outdoor/scene_00022/a_010_depth_mask.npy"]),
+    "ibims-1": (Ibims1Source, ["corridor_01", "corridor_02"]),
+    "normals of DSINE": (NORMALS, ["test/000000_img.png", "test/000001_img.png"]),
+    "normals of Marigold": (NORMALS, [
+        "test/000000_img.png test/000000_normal.npy",
+        "test/000001_img.png test/000001_normal.npy"]),
+}  # fmt: skip
+TWO_COLUMNS = [name for name, (_, lines) in LISTS.items() if " " in lines[0]]
+
+
+def refused(name: str, lines: list[str], folder: Path) -> str:
+    frame_list = BenchmarkFiles(lines=lines).write_list(folder / "l")
+    with pytest.raises(ValueError) as error:
+        len(open_source(LISTS[name][0](root=str(folder), frame_list=frame_list)))
+    assert "\n" not in str(error.value)
+    return str(error.value).removeprefix(f"--list {frame_list}, ")
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_two_frames_on_a_line_are_refused(name: str, tmp_path: Path) -> None:
+    kind, (first, second) = LISTS[name]
+    both = BenchmarkFiles(lines=[first, second]).write_list(tmp_path / "both")
+    assert len(open_source(kind(root="r", frame_list=both))) == 2
+    for line in (f"{first} {second}", f"{first}{second}", f"{first}\t{second}", f"{first} 1 2"):
+        assert refused(name, [line], tmp_path).startswith("line 1: expected ")
+        assert refused(name, [second, line], tmp_path).startswith("line 2: expected ")
+
+
+@pytest.mark.parametrize("name", TWO_COLUMNS)
+def test_columns_in_another_order_or_of_another_frame_are_refused(
+    name: str, tmp_path: Path
+) -> None:
+    first, second = (line.split() for line in LISTS[name][1])
+    turned = [second[1], second[0], *second[2:]]
+    assert "are the columns in order?" in refused(name, [" ".join(turned)], tmp_path)
+    last = [*second[2:0:-1], second[0]]
+    assert refused(name, [" ".join(last)], tmp_path).startswith("line 1: expected ")
+    shifted = [first[0], second[1], *second[2:]]
+    said = refused(name, [" ".join(second), " ".join(shifted)], tmp_path)
+    assert said.startswith("line 2: expected ") and "is of another " in said
+    assert f"than {first[0]!r}" in said
+
+
+def test_the_measured_and_the_filled_in_depth_are_told_apart(tmp_path: Path) -> None:
+    image, measured, filled = LISTS["nyuv2"][1][0].split()
+    said = refused("nyuv2", [f"{image} {filled} {measured}"], tmp_path)
+    assert f"{filled!r} is not called like the example's" in said
+    said = refused("nyuv2", [f"{image},,{filled}"], tmp_path)
+    assert f"{filled!r} is not called like the example's" in said
+
+
+@pytest.mark.parametrize("focal", ["nan", "inf", "0", "-721.5", "721,5 ", "7_2"])
+def test_kittis_third_column_is_a_focal_length(focal: str, tmp_path: Path) -> None:
+    line = LISTS["kitti-eigen"][1][0].replace("721.5377", focal)
+    assert refused("kitti-eigen", [line], tmp_path).startswith("line 1: expected ")
+
+
+def test_an_image_named_with_truth_and_without_is_refused(tmp_path: Path) -> None:
+    line = LISTS["kitti-eigen"][1][0]
+    image = line.split()[0]
+    said = refused("kitti-eigen", [line, f"{image} None 721.5377"], tmp_path)
+    assert said == f"line 2: {image} was named before"
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    for ending in ("jpg", "png"):
+        (tmp_path / f"corridor_01_img.{ending}").touch()
+    with pytest.raises(ValueError, match=r"both corridor_01_img\.jpg and corridor_01_img\.png;"):
+        len(open_source(NORMALS(root=str(tmp_path))))
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:

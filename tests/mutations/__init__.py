@@ -1,0 +1,1 @@
+"""Files damaged at random, judged by what reads them strictly: `python -m tests.mutations`."""
