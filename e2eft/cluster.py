@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from e2eft.head import CORRECT, ClusterError, require_head
+from e2eft.ray_lines import quiet_ray_servers
 from e2eft.signals import keeping_sigterm
 from e2eft.stderr import without_lines
 
@@ -56,6 +57,7 @@ def connect() -> None:
         else:
             _join(os.environ["RAY_ADDRESS"], options)
     os.environ[JOB_ID] = ray.get_runtime_context().get_job_id()
+    quiet_ray_servers()
     quiet_ray_data()
 
 
