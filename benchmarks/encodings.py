@@ -20,7 +20,7 @@ from e2eft.config import SyntheticSource
 from e2eft.data import shards
 from e2eft.data.batches import FrameReader
 from e2eft.data.sample import Sample
-from e2eft.data.sources.synthetic import SyntheticFrames
+from e2eft.datasets.synthetic import SyntheticFrames
 
 REPEATS = 5
 Codec = tuple[Callable[[Any], bytes], Callable[[bytes, tuple[int, int]], Any]]

@@ -22,7 +22,6 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from e2eft import cli
 from e2eft.config import TrainConfig
 from e2eft.data.batches import FrameReader
-from e2eft.data.mixture import depth_ranges_m
 from e2eft.data.shards import ShardIndex, open_shards
 from e2eft.model.blank import (
     stable_diffusion_2_unet,
@@ -34,6 +33,7 @@ from e2eft.model.pretrained import load_estimator
 from e2eft.model.source import find_model
 from e2eft.tasks import get_task
 from e2eft.train.loop import make_plan
+from e2eft.train.mixture import depth_ranges_m
 from e2eft.train.worker import build
 
 PLAIN = "plain loop"

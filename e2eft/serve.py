@@ -39,11 +39,11 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 from e2eft.config import INT64_MAX, MAX_PROCESSING_PX, SamplingConfig
-from e2eft.data.label_codecs import CONVENTIONS, encode_depth_png, encode_normals_png
-from e2eft.data.reading import content_seed
-from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.data.sources.decoder import MIN_SIDE_PX, decode_image
-from e2eft.data.sources.reasons import ImageError
+from e2eft.corpora.reading import content_seed
+from e2eft.images.decoder import MIN_SIDE_PX, decode_image
+from e2eft.images.reasons import ImageError
+from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+from e2eft.labels.codecs import CONVENTIONS, encode_depth_png, encode_normals_png
 from e2eft.model.inference import PreparedImage, predict
 from e2eft.model.pretrained import load_estimator
 from e2eft.model.source import find_model

@@ -18,12 +18,12 @@ from e2eft.config import (
     SyntheticSource,
     TrackingConfig,
 )
-from e2eft.data import label_codecs
-from e2eft.data import labels as label_files
 from e2eft.data.sample import Sample
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import encode_part, encode_row, part_path
 from e2eft.geometry.normals import normals_from_depth
+from e2eft.labels import codecs as label_codecs
+from e2eft.labels import index as label_files
 from e2eft.storage import open_store
 from tests.artifacts import write_artifact
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from e2eft.data.resize import resize_normals, resize_rgb
 from e2eft.data.sample import Sample, is_constant
 from e2eft.geometry.camera import hflip_intrinsics, pixel_rays, resize_intrinsics
+from e2eft.images.resize import resize_normals, resize_rgb
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from e2eft.data.label_trees import LabelTree
-from e2eft.data.labels import REJECTED, LabelIndex
-from e2eft.data.resize import resize_depth
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ShardIndex, decode_row
 from e2eft.errors import E2eftError
 from e2eft.evaluate.protocols import ScoringProtocol, UnfitFrameError
 from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, TOO_FEW, UNFIT, empty_row
+from e2eft.images.resize import resize_depth
+from e2eft.labels.index import REJECTED, LabelIndex
+from e2eft.labels.trees import LabelTree
 from e2eft.storage import MissingError, StorageError
 
 

@@ -8,9 +8,6 @@ from typing import Any
 
 from e2eft.artifacts import CLAIM, MANIFEST, Artifact, ArtifactError, load_artifact
 from e2eft.config import EvaluateConfig
-from e2eft.data.label_codecs import CONVENTIONS
-from e2eft.data.label_trees import LabelTree, open_label_tree
-from e2eft.data.labels import LabelIndex, open_labels
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import ShardIndex, open_shards
 from e2eft.evaluate.chunks import Pair
@@ -23,6 +20,9 @@ from e2eft.evaluate.protocols import (
     protocol_of,
 )
 from e2eft.evaluate.protocols.depth import DepthProtocol
+from e2eft.labels.codecs import CONVENTIONS
+from e2eft.labels.index import LabelIndex, open_labels
+from e2eft.labels.trees import LabelTree, open_label_tree
 from e2eft.storage import absolute, open_store
 
 _ONCE = {("ransac-log-depth", "eth3d"): NATIVE}

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from e2eft.artifacts import Artifact, load_artifact
 from e2eft.evaluate.protocols import ScoringProtocol
-from e2eft.geometry.bootstrap import weighted_mean_interval
+from e2eft.metrics.bootstrap import weighted_mean_interval
 
 KIND = "scores"
 TABLE = "scores/per_image.parquet"

@@ -30,7 +30,6 @@ from e2eft.artifacts import (
     recorded,
 )
 from e2eft.config import EvaluateConfig, as_begun
-from e2eft.data.labels import KIND as LABELS_KIND
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.job import draw_panel, score_rows
@@ -65,6 +64,7 @@ from e2eft.evaluate.tracked import (
     with_absolute_uris,
     work_of,
 )
+from e2eft.labels.index import KIND as LABELS_KIND
 from e2eft.model.card import given_card
 from e2eft.model.hub import ModelError
 from e2eft.storage import MissingError, absolute, open_store

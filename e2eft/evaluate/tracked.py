@@ -13,10 +13,10 @@ from PIL import Image
 
 from e2eft.artifacts import Artifact, Parent, load_artifact
 from e2eft.config import EvaluateConfig
-from e2eft.data.labels import KIND as LABELS_KIND
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.report import REPORT
 from e2eft.evaluate.scores import SUMMARY, headline
+from e2eft.labels.index import KIND as LABELS_KIND
 from e2eft.storage import absolute
 from e2eft.tracking import (
     Promotion,

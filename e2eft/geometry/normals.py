@@ -1,4 +1,4 @@
-"""Surface normals: axes, flips, normals of a depth map, angular errors."""
+"""Surface normals: axes, flips, normals of a depth map, angles."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from e2eft.geometry.camera import Intrinsics, pixel_rays, unproject
-from e2eft.geometry.masked import masked_mean, masked_quantiles
 from e2eft.geometry.planes import neighbours_planes, own_planes
 
 Axes = Literal["opencv", "right-up-viewer", "left-up-viewer", "right-down-viewer"]
@@ -21,14 +20,6 @@ Axes = Literal["opencv", "right-up-viewer", "left-up-viewer", "right-down-viewer
 those of Marigold v1-1 and diffusers' MarigoldNormalsPipeline. ``left-up-viewer``: "LUB", those of
 arXiv 2409.11355's models and of DSINE. ``right-down-viewer``: OASIS's annotations.
 """
-
-PCT_THRESHOLDS_DEG = {
-    "pct_5": 5.0,
-    "pct_7_5": 7.5,
-    "pct_11_25": 11.25,
-    "pct_22_5": 22.5,
-    "pct_30": 30.0,
-}
 
 Planes = Literal["own", "neighbours"]
 """Which plane gives a pixel its normal: see `surface_normals`."""
@@ -187,26 +178,6 @@ def angular_error(
     short = cosine.square() + sine.square() < 0.25
     angle_rad = torch.atan2(sine.where(~short, 0), cosine.where(~short, 1))
     return angle_rad.where(~short, math.pi / 2 - cosine)
-
-
-def angular_summary(
-    error_rad: Float[Tensor, "n h w"], valid: Bool[Tensor, "n h w"]
-) -> dict[str, Float[Tensor, " n"]]:
-    """Scores of each image over its valid pixels; NaN where there are none.
-
-    ``mean_deg``, ``median_deg``, ``rmse_deg``, and the percentages of pixels strictly below the
-    angles in `PCT_THRESHOLDS_DEG`.
-    """
-    error_deg = error_rad.rad2deg()
-    summary = {
-        "mean_deg": masked_mean(error_deg, valid),
-        "median_deg": masked_quantiles(error_deg, valid, (0.5,))[:, 0],
-        "rmse_deg": masked_mean(error_deg.square(), valid).sqrt(),
-    }
-    for name, threshold_deg in PCT_THRESHOLDS_DEG.items():
-        within = (error_deg < threshold_deg).to(error_deg.dtype)
-        summary[name] = masked_mean(within, valid) * 100
-    return summary
 
 
 def _lengths(vectors: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n h w"]:

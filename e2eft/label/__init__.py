@@ -13,7 +13,7 @@ The model is resolved once and pinned by its digest: a registry alias that moves
 is written over, can't mix two models in one corpus. An image's noise follows from its content, so
 its label does not depend on what it is batched with, nor on when or where it is made.
 
-What the files contain and how they are read is in `e2eft.data.labels`, which needs neither a model
+What the files contain and how they are read is in `e2eft.labels.index`, which needs neither a model
 nor Ray.
 """
 

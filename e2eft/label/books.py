@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from e2eft.artifacts import Claim
-from e2eft.data.corpus import Corpus
-from e2eft.data.labels import INDEX_SCHEMA, encode_index, part_path
-from e2eft.data.sources.reasons import MAY_MEND
+from e2eft.corpora.corpus import Corpus
+from e2eft.images.reasons import MAY_MEND
 from e2eft.label.chunks import Work
+from e2eft.labels.index import INDEX_SCHEMA, encode_index, part_path
 
 
 @dataclass(frozen=True)

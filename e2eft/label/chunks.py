@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from e2eft import __version__
 from e2eft.artifacts import Writer, sha256
-from e2eft.data.corpus import FULL_DECODING, RANGED_DECODING, planned_rows
-from e2eft.data.label_codecs import encode_depth_png, encode_normals_png, encode_npy, encode_preview
-from e2eft.data.labels import DEGRADED, INDEX_SCHEMA, OK, REJECTED, blank_row
-from e2eft.data.reading import ANY_SIZE, content_seed, largest_file, read_image
-from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.data.sources.decoder import MIN_SIDE_PX, decode_image
-from e2eft.data.sources.reasons import ImageError
+from e2eft.corpora.corpus import FULL_DECODING, RANGED_DECODING, planned_rows
+from e2eft.corpora.reading import ANY_SIZE, content_seed, largest_file, read_image
+from e2eft.images.decoder import MIN_SIDE_PX, decode_image
+from e2eft.images.reasons import ImageError
+from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+from e2eft.labels.codecs import encode_depth_png, encode_normals_png, encode_npy, encode_preview
+from e2eft.labels.index import DEGRADED, INDEX_SCHEMA, OK, REJECTED, blank_row
 from e2eft.storage import Store, open_store
 
 READERS, WRITERS = 8, 4

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from e2eft.artifacts import MANIFEST, Artifact, FileEntry, Parent, entries, load_artifact
-from e2eft.data.corpus import PLAN
-from e2eft.data.label_codecs import CONVENTIONS
-from e2eft.data.labels import (
+from e2eft.corpora.corpus import PLAN
+from e2eft.label.books import Retried
+from e2eft.label.gallery import count_outcomes, render_gallery
+from e2eft.label.opening import GALLERY, MODEL_PIN
+from e2eft.label.sampling import LabelError
+from e2eft.labels.codecs import CONVENTIONS
+from e2eft.labels.index import (
     DEGRADED,
     LABEL_SCHEMA_VERSION,
     OK,
@@ -21,10 +25,6 @@ from e2eft.data.labels import (
     retried_path,
     with_rows,
 )
-from e2eft.label.books import Retried
-from e2eft.label.gallery import count_outcomes, render_gallery
-from e2eft.label.opening import GALLERY, MODEL_PIN
-from e2eft.label.sampling import LabelError
 from e2eft.storage import open_store
 from e2eft.tracking import Run, is_registry_uri
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 from pyarrow.compute import field
 
 from e2eft.artifacts import sha256
-from e2eft.data.corpus import Corpus
-from e2eft.data.labels import OK, REJECTED, read_label
-from e2eft.data.reading import ANY_SIZE, read_image
-from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.data.sources.decoder import decode_image
-from e2eft.data.sources.reasons import DEGRADATIONS, ImageError
+from e2eft.corpora.corpus import Corpus
+from e2eft.corpora.reading import ANY_SIZE, read_image
+from e2eft.images.decoder import decode_image
+from e2eft.images.reasons import DEGRADATIONS, ImageError
+from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+from e2eft.labels.index import OK, REJECTED, read_label
 from e2eft.storage import Store, open_store
 from e2eft.views.gallery import GalleryCard, GalleryLedger, GalleryRejection, write_gallery
 

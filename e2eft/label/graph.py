@@ -17,8 +17,8 @@ from e2eft.cluster import (
     require_room,
 )
 from e2eft.config import LabelConfig
-from e2eft.data.corpus import planned_rows
-from e2eft.data.reading import ANY_SIZE
+from e2eft.corpora.corpus import planned_rows
+from e2eft.corpora.reading import ANY_SIZE
 from e2eft.label.books import Books, Portion
 from e2eft.label.chunks import (
     Work,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from e2eft.artifacts import Artifact, Claim
 from e2eft.config import LabelConfig, SamplingConfig
-from e2eft.data.labels import LabelIndex, committed_parts
 from e2eft.label.books import Books, Ledger, Retried, may_mend
 from e2eft.label.chunks import Work
 from e2eft.label.commit import commit_labels, commit_retried, log_outcome
 from e2eft.label.graph import label_parts
 from e2eft.label.opening import GALLERY, Opened, freeze, located, open_job, require_possible
 from e2eft.label.told import say_changes, say_retry, summary
+from e2eft.labels.index import LabelIndex, committed_parts
 from e2eft.tracking import Run, complete_run, start_run
 
 

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING
 from e2eft.artifacts import Artifact, Claim, Owned, Parent, Place, look, read_json
 from e2eft.cluster import connect
 from e2eft.config import MAX_PROCESSING_PX, VAE_FACTOR, LabelConfig
-from e2eft.data.corpus import PLAN, Corpus, check_apart, encode_plan, is_artifact, read_plan, survey
-from e2eft.data.labels import KIND
+from e2eft.corpora.corpus import (
+    PLAN,
+    Corpus,
+    check_apart,
+    encode_plan,
+    is_artifact,
+    read_plan,
+    survey,
+)
 from e2eft.data.shards import open_shards
-from e2eft.data.sources.reasons import MAY_MEND
 from e2eft.errors import ConflictError, DamagedError, MissingError
+from e2eft.images.reasons import MAY_MEND
 from e2eft.label.graph import reserved
 from e2eft.label.sampling import LabelError, filled_in, target_of, tell_if_mirrored
+from e2eft.labels.index import KIND
 from e2eft.storage import Store, absolute, on_this_disk, open_store
 from e2eft.tracking import check_tracking, download_model, is_registry_uri
 

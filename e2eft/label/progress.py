@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from e2eft.data.labels import DEGRADED, OK, REJECTED
+from e2eft.labels.index import DEGRADED, OK, REJECTED
 
 PROGRESS_EVERY_S = 10.0
 

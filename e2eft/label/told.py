@@ -4,11 +4,11 @@ import logging
 
 from e2eft.artifacts import Artifact
 from e2eft.config import LabelConfig
-from e2eft.data.corpus import changes_since
-from e2eft.data.labels import DEGRADED, OK, REJECTED, retried_rows
-from e2eft.data.sources.reasons import DEGRADATIONS, MAY_MEND, REASONS
+from e2eft.corpora.corpus import changes_since
 from e2eft.errors import StorageError
+from e2eft.images.reasons import DEGRADATIONS, MAY_MEND, REASONS
 from e2eft.label.opening import GALLERY
+from e2eft.labels.index import DEGRADED, OK, REJECTED, retried_rows
 
 log = logging.getLogger(__name__)
 

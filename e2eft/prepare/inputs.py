@@ -3,8 +3,8 @@
 from e2eft.artifacts import Parent, recorded, sha256
 from e2eft.config import PrepareConfig
 from e2eft.config.identity import differences
-from e2eft.data.sources import FrameSource, open_source
-from e2eft.data.sources.archives import read_uri
+from e2eft.datasets import FrameSource, open_source
+from e2eft.datasets.archives import read_uri
 from e2eft.storage import MissingError, StorageError, Store
 
 RAW = "raw file"

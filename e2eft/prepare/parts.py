@@ -13,8 +13,8 @@ from e2eft.artifacts import Claim, FileEntry, Writer
 from e2eft.config import PrepareConfig
 from e2eft.data.sample import RejectedFrame, SampleError, check_sample
 from e2eft.data.shards import encode_part, encode_row, part_path
-from e2eft.data.sources import open_source
 from e2eft.data.survey import Survey
+from e2eft.datasets import open_source
 from e2eft.storage import join, open_store
 
 RECORDS = "parts"

@@ -33,8 +33,8 @@ from e2eft.data.shards import (
     SHARD_SCHEMA_VERSION,
     decode_row,
 )
-from e2eft.data.sources import FrameSource, located, open_source
 from e2eft.data.survey import Survey, merged, planned_line, report_page
+from e2eft.datasets import FrameSource, located, open_source
 from e2eft.prepare.inputs import inputs_of
 from e2eft.prepare.parts import (
     RECORDS,

@@ -12,10 +12,10 @@ from torch import Tensor
 from e2eft.geometry.depth import (
     align_scale_shift,
     apply_scale_shift,
-    least_squares_depth_errors,
     normalize_affine,
     quantile_range,
 )
+from e2eft.metrics.depth import least_squares_depth_errors
 from e2eft.tasks.base import Batch
 
 MIN_DEPTH_M = 1e-5

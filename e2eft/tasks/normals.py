@@ -13,10 +13,10 @@ from torch import Tensor
 from e2eft.geometry.normals import (
     Axes,
     angular_error,
-    angular_summary,
     convert_axes,
     normalize,
 )
+from e2eft.metrics.normals import angular_summary
 from e2eft.tasks.base import Batch
 
 IMAGE_AXES: Axes = "right-up-viewer"

@@ -28,7 +28,6 @@ from e2eft.artifacts import (
 )
 from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig, is_conditional
-from e2eft.data.mixture import depth_ranges_m, require_one_making
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
 from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
@@ -64,6 +63,7 @@ from e2eft.train.checkpoints import (
     require_restorable,
 )
 from e2eft.train.errors import TrainingError
+from e2eft.train.mixture import depth_ranges_m, require_one_making
 
 log = logging.getLogger(__name__)
 

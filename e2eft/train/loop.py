@@ -17,10 +17,10 @@ from torch import Tensor
 
 from e2eft.config import ScheduleConfig, TrainConfig
 from e2eft.data.batches import FrameReader, SamplingPlan, TrainingBatch, collate, iterate_batches
-from e2eft.data.mixture import depth_ranges_m, longest_side_px
 from e2eft.data.shards import ShardIndex
 from e2eft.train.average import MovingAverage
 from e2eft.train.errors import TrainingError
+from e2eft.train.mixture import depth_ranges_m, longest_side_px
 from e2eft.train.objectives import Objective
 from e2eft.train.statistics import SkippedSteps, WindowStatistics
 from e2eft.train.watch import Watch

@@ -9,7 +9,7 @@ from typing import Literal
 import pyarrow.parquet as pq
 
 from e2eft.artifacts import load_artifact, verify
-from e2eft.data.labels import open_labels
+from e2eft.labels.index import open_labels
 from tests.chaos.watch import Phase
 from tests.corpora import write_plain_corpus
 from tests.frames import write_analytic_shards

@@ -19,11 +19,11 @@ from e2eft.config import (
     TrackingConfig,
     TrainConfig,
 )
-from e2eft.data.labels import DEGRADED, OK, REJECTED
-from e2eft.data.labels import KIND as LABELS
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import open_shards
 from e2eft.label.job import GALLERY
+from e2eft.labels.index import DEGRADED, OK, REJECTED
+from e2eft.labels.index import KIND as LABELS
 from e2eft.model.card import ModelCard
 from e2eft.model.pretrained import export_model, load_estimator
 from e2eft.model.source import MODEL_FOLDER, MODEL_KIND, find_model

@@ -16,8 +16,8 @@ from PIL import Image
 
 from e2eft import cli
 from e2eft.artifacts import load_artifact, verify
-from e2eft.data.labels import open_labels
 from e2eft.data.shards import open_shards
+from e2eft.labels.index import open_labels
 from e2eft.storage import open_store
 from tests.frames import write_analytic_shards
 from tests.planted import ClusterRun, library_lines

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from e2eft import cli, evaluate
 from e2eft.artifacts import load_artifact, verify
-from e2eft.data.label_codecs import decode_depth_png
-from e2eft.data.labels import open_labels, verify_labels
 from e2eft.data.sample import check_sample
 from e2eft.data.shards import decode_row, open_shards
+from e2eft.labels.codecs import decode_depth_png
+from e2eft.labels.index import open_labels, verify_labels
 from e2eft.tracking.records import record_on
 from tests.frozen import (
     Frozen,

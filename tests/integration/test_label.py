@@ -18,12 +18,12 @@ from e2eft import label
 from e2eft.artifacts import ArtifactError, Writer, verify
 from e2eft.carried import TASK, carried, raise_carried
 from e2eft.config import LabelConfig, SamplingConfig, TrackingConfig
-from e2eft.data.corpus import PLAN, encode_plan, survey
-from e2eft.data.labels import committed_parts, open_labels, part_path, verify_labels
+from e2eft.corpora.corpus import PLAN, encode_plan, survey
 from e2eft.errors import ConflictError, StorageError
 from e2eft.head import ClusterError
 from e2eft.label.chunks import Work
 from e2eft.label.graph import Portion, run_graph
+from e2eft.labels.index import committed_parts, open_labels, part_path, verify_labels
 from e2eft.model.hub import ModelError
 from e2eft.model.source import find_model
 from e2eft.storage import LocalStore, open_store

@@ -15,8 +15,8 @@ import pytest
 
 from e2eft.artifacts import MANIFEST
 from e2eft.config import Nyuv2Source
-from e2eft.data.corpus import survey
-from e2eft.data.sources.nyuv2 import Nyuv2MatlabFrames
+from e2eft.corpora.corpus import survey
+from e2eft.datasets.nyuv2 import Nyuv2MatlabFrames
 from e2eft.errors import (
     ConflictError,
     DamagedError,

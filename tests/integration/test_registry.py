@@ -16,9 +16,9 @@ from PIL import Image
 from e2eft import evaluate
 from e2eft.artifacts import Parent
 from e2eft.config import ModelConfig, SamplingConfig, TrackingConfig
-from e2eft.data.label_codecs import decode_depth_png, decode_normals_png
 from e2eft.data.shards import decode_rgb
-from e2eft.data.sources.reasons import ImageError
+from e2eft.images.reasons import ImageError
+from e2eft.labels.codecs import decode_depth_png, decode_normals_png
 from e2eft.model.card import ModelCard
 from e2eft.model.inference import PreparedImage, predict
 from e2eft.model.pretrained import export_model, load_estimator
@@ -84,8 +84,8 @@ def images() -> list[bytes]:
 
 def expected_label(folder: Path, task_name: str, content: bytes) -> np.ndarray:
     """What the estimator itself says, put together from its parts for one image."""
-    from e2eft.data.reading import content_seed
-    from e2eft.data.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+    from e2eft.corpora.reading import content_seed
+    from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
 
     estimator, rgb = load_estimator(find_model(str(folder))), decode_rgb(content)
     size = fitted_size(*rgb.shape[:2], PROCESSING_SIZE)

@@ -17,12 +17,12 @@ import urllib3.util.connection
 
 from e2eft.artifacts import verify
 from e2eft.config import Nyuv2Source
-from e2eft.data.label_trees import LabelTree
 from e2eft.data.shards import open_shards
-from e2eft.data.sources.archives import ZipArchive
-from e2eft.data.sources.nyuv2 import Nyuv2MatlabFrames
-from e2eft.data.sources.roots import RootFiles
+from e2eft.datasets.archives import ZipArchive
+from e2eft.datasets.nyuv2 import Nyuv2MatlabFrames
+from e2eft.datasets.roots import RootFiles
 from e2eft.errors import StorageError
+from e2eft.labels.trees import LabelTree
 from e2eft.storage import open_store, s3_client
 from tests.benchmark_files import measured_frame, npy, nyuv2_matlab
 from tests.fault_proxy import FaultProxy

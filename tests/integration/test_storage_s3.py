@@ -14,8 +14,8 @@ from botocore.stub import Stubber
 
 from e2eft.artifacts import ArtifactError, load_artifact, verify
 from e2eft.config import PrepareConfig, SyntheticSource
+from e2eft.corpora.listing import list_images
 from e2eft.data.shards import KIND, open_shards
-from e2eft.data.sources.images import list_images
 from e2eft.errors import TooLargeError
 from e2eft.storage import (
     MissingError,

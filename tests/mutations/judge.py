@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from e2eft.data.sources.decoder import decode_image
-from e2eft.data.sources.reasons import ImageError
+from e2eft.images.decoder import decode_image
+from e2eft.images.reasons import ImageError
 
 MAX_PIXELS = 10_000_000
 TOLERANCE: dict[str, float] = {

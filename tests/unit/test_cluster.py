@@ -14,9 +14,9 @@ import pytest
 from e2eft import head
 from e2eft.carried import STOPPED_BY, WorkerError, carried, raise_carried
 from e2eft.cluster import connect, quiet_ray_data
-from e2eft.data.sources.reasons import ImageError
 from e2eft.errors import ConflictError, MissingError, StorageError
 from e2eft.head import ClusterError, require_head
+from e2eft.images.reasons import ImageError
 from tests.tracking_servers import answering_server, silent_server
 
 

@@ -2,7 +2,6 @@ import pickle
 
 import pytest
 
-from e2eft.data.sources.reasons import ImageError
 from e2eft.errors import (
     ConflictError,
     DamagedError,
@@ -14,6 +13,7 @@ from e2eft.errors import (
     as_json,
     from_json,
 )
+from e2eft.images.reasons import ImageError
 
 KINDS = [MissingError, DeniedError, UnreachableError, ConflictError, DamagedError, StorageError]
 

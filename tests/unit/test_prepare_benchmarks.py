@@ -14,7 +14,7 @@ from e2eft.artifacts import Artifact, Claim, load_artifact
 from e2eft.config import PrepareConfig
 from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH, DRAWN_NORMALS, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, require_truth
-from e2eft.data.sources import located, open_source
+from e2eft.datasets import located, open_source
 from e2eft.prepare import stage
 from e2eft.prepare.parts import index_of, make_part
 from e2eft.prepare.stage import REPORT, REPORT_PAGE, SHEET

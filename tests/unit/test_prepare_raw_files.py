@@ -19,7 +19,7 @@ from e2eft.config import (
     TrackingConfig,
     VirtualKittiSource,
 )
-from e2eft.data.sources import open_source
+from e2eft.datasets import open_source
 from e2eft.prepare import inputs, stage
 from e2eft.prepare.parts import index_of, make_part
 from tests.benchmark_files import measured_frame, nyuv2, nyuv2_matlab, sintel

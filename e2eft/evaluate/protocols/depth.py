@@ -24,12 +24,12 @@ from e2eft.evaluate.protocols.rules import (
     DepthRules,
     in_window,
 )
-from e2eft.geometry.boundaries import (
+from e2eft.metrics.boundaries import (
     boundary_f1,
     log_fitted_soft_edge_error,
     soft_edge_error,
 )
-from e2eft.geometry.depth import MIN_ALIGNED_DEPTH_M, capped_inverse_rmse, depth_errors
+from e2eft.metrics.depth import MIN_ALIGNED_DEPTH_M, capped_inverse_rmse, depth_errors
 from e2eft.tasks.depth import MIN_DEPTH_M
 from e2eft.views.sheets import depth_panel
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from e2eft.evaluate.protocols.base import Means
-from e2eft.geometry.bootstrap import mean_interval
+from e2eft.metrics.bootstrap import mean_interval
 
 
 def mean_over_images(

@@ -15,7 +15,8 @@ from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.pooling import angle_histogram, pooled_over_pixels
 from e2eft.evaluate.protocols.rules import PER_IMAGE_MEAN, POOLED_PIXELS, NormalsRules
 from e2eft.geometry.direction import median_direction
-from e2eft.geometry.normals import angular_error, angular_summary
+from e2eft.geometry.normals import angular_error
+from e2eft.metrics.normals import angular_summary
 from e2eft.views.sheets import normals_panel
 
 NORMALS_METRICS = {

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from e2eft.evaluate.protocols.base import Means
-from e2eft.geometry.bootstrap import bootstrap_means
+from e2eft.metrics.bootstrap import bootstrap_means
 
 BIN_DEG, COARSE = 0.01, 10
 BINS = round(180 / BIN_DEG)

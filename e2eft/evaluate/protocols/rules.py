@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from e2eft.data.sample import Sample
-from e2eft.data.sources.pixels import BENCHMARK_SIZE
+from e2eft.datasets.pixels import BENCHMARK_SIZE
 from e2eft.errors import E2eftError
 from e2eft.evaluate.protocols.base import NATIVE
 

@@ -13,12 +13,12 @@ import ray
 
 from e2eft.artifacts import MANIFEST, FileEntry, Writer, load_artifact
 from e2eft.config import VirtualKittiSource
-from e2eft.data.labels import read_label
-from e2eft.data.sources.archives import CorruptArchiveError
-from e2eft.data.sources.virtual_kitti import ARCHIVES, VirtualKittiFrames
+from e2eft.datasets.archives import CorruptArchiveError
+from e2eft.datasets.virtual_kitti import ARCHIVES, VirtualKittiFrames
 from e2eft.errors import E2eftError
 from e2eft.label.chunks import Item, Work, write_chunk
 from e2eft.label.labeller import ShippedModel, _on_this_machine
+from e2eft.labels.index import read_label
 from e2eft.model.source import ModelSource
 from e2eft.storage import LocalStore, StorageError, Stored, download_folder
 from e2eft.train.checkpoints import Checkpoint, download

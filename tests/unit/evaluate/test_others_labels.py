@@ -13,7 +13,6 @@ import pytest
 from e2eft import evaluate
 from e2eft.artifacts import Artifact, ArtifactError
 from e2eft.config import KittiEigenSource, Nyuv2Source, SourceConfig
-from e2eft.data.label_trees import LabelTree, customary_paths, open_label_tree
 from e2eft.data.sample import Sample
 from e2eft.data.shards import open_shards
 from e2eft.evaluate import job
@@ -21,6 +20,7 @@ from e2eft.evaluate.chunks import Job
 from e2eft.evaluate.pairing import protocol_for
 from e2eft.evaluate.protocols import rules
 from e2eft.evaluate.scores import SUMMARY
+from e2eft.labels.trees import LabelTree, customary_paths, open_label_tree
 from e2eft.storage import LocalStore, MissingError
 from tests.scored_frames import (
     affine,

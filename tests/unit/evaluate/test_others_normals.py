@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from e2eft import evaluate
-from e2eft.data.label_trees import open_label_tree
+from e2eft.labels.trees import open_label_tree
 from tests.labelling import scored_here
 from tests.scored_frames import config_of, make_frame, write_array, write_shards
 

@@ -11,12 +11,12 @@ import pytest
 from e2eft import cli, evaluate
 from e2eft.artifacts import CLAIM, Artifact, ArtifactError
 from e2eft.config import EvaluateConfig
-from e2eft.data.labels import open_labels
 from e2eft.data.shards import open_shards
 from e2eft.evaluate import stage
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.pairing import protocol_for, seen_otherwise
 from e2eft.evaluate.protocols import rules
+from e2eft.labels.index import open_labels
 from tests.labelling import scored_here, without_cluster, write_model
 from tests.scored_frames import affine, config_of, make_frame, write_labels, write_shards
 from tests.tiny_models import edit_json

@@ -18,13 +18,13 @@ from PIL import Image
 from e2eft import evaluate
 from e2eft.artifacts import Artifact, ArtifactError, Parent, Place, load_artifact, verify
 from e2eft.config import TrackingConfig
-from e2eft.data import labels as label_files
 from e2eft.data.sample import Sample
 from e2eft.data.shards import ROWS_PER_GROUP
 from e2eft.evaluate import job, stage
 from e2eft.evaluate.chunks import Job, score_chunk
 from e2eft.evaluate.protocols import LeastSquaresDepth, PerImageMean
 from e2eft.evaluate.scores import SUMMARY, TABLE
+from e2eft.labels import index as label_files
 from e2eft.tracking import TrackingError
 from tests.scored_frames import (
     HEIGHT,
@@ -542,9 +542,9 @@ def test_evidence_is_spread_over_the_image_and_weighs_images_equally() -> None:
 def test_a_chunk_scores_only_its_own_frames(
     tmp_path: Path, frames: list[Sample], shards: Artifact
 ) -> None:
-    from e2eft.data.labels import open_labels
     from e2eft.data.shards import open_shards
     from e2eft.evaluate.chunks import Pair, plan_chunks
+    from e2eft.labels.index import open_labels
 
     labels = write_labels(tmp_path / "labels", "depth", {f.key: affine(f) for f in frames}, shards)
     task = Job(LeastSquaresDepth(80.0), (Pair(open_shards(shards.uri), open_labels(labels.uri)),))

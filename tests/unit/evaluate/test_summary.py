@@ -12,7 +12,7 @@ from e2eft.evaluate.protocols.pooling import angle_histogram
 from e2eft.evaluate.report import write_report
 from e2eft.evaluate.scores import NOT_APPLICABLE, SCORED, empty_row, summarize
 from e2eft.evaluate.tables import _difference
-from e2eft.geometry.bootstrap import weighted_mean_interval
+from e2eft.metrics.bootstrap import weighted_mean_interval
 
 
 def rows_of(protocol: ScoringProtocol, count: int) -> list[dict[str, Any]]:

@@ -13,10 +13,10 @@ import pytest
 from e2eft import cli, evaluate, label
 from e2eft.artifacts import ArtifactError
 from e2eft.config import EvaluateConfig, LabelConfig, SamplingConfig
-from e2eft.data.labels import open_labels, part_path
 from e2eft.errors import DamagedError
 from e2eft.label import LabelError, graph
 from e2eft.label.opening import MODEL_PIN
+from e2eft.labels.index import open_labels, part_path
 from e2eft.model.pinned import files_digest, pin_model
 from e2eft.storage import open_store
 from tests.artifacts import write_artifact

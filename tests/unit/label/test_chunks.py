@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from e2eft.artifacts import Writer
-from e2eft.data.corpus import survey
-from e2eft.data.labels import read_label
+from e2eft.corpora.corpus import survey
 from e2eft.label import chunks
 from e2eft.label.chunks import Item, Work, decode_part, from_table, to_table, write_chunk
+from e2eft.labels.index import read_label
 from e2eft.storage import LocalStore
 from tests.corpora import coloured, write_plain_corpus
 

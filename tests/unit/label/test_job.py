@@ -11,10 +11,10 @@ import pytest
 from e2eft import label
 from e2eft.artifacts import ArtifactError
 from e2eft.config import LabelConfig, SamplingConfig
-from e2eft.data.corpus import CorpusError
-from e2eft.data.labels import committed_parts, open_labels, part_path
+from e2eft.corpora.corpus import CorpusError
 from e2eft.label import graph
 from e2eft.label.labeller import Labeller, ShippedModel
+from e2eft.labels.index import committed_parts, open_labels, part_path
 from e2eft.model.hub import ModelError
 from e2eft.storage import LocalStore
 from e2eft.tracking import RegisteredModel

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from e2eft.artifacts import Writer
-from e2eft.data.reading import largest_file
+from e2eft.corpora.reading import largest_file
 from e2eft.label.chunks import AHEAD_BYTES, BYTES_PER_PIXEL, HELD_BYTES, Work, peak_bytes
 
 SIDE = 3000
@@ -19,8 +19,8 @@ MEASURED = """
 import re, sys, tempfile
 import numpy as np
 from e2eft.artifacts import Writer
-from e2eft.data.labels import blank_row
-from e2eft.data.sources.decoder import decode_image
+from e2eft.labels.index import blank_row
+from e2eft.images.decoder import decode_image
 from e2eft.label.chunks import Item, Work, write_chunk
 
 def peak(name):

@@ -23,10 +23,10 @@ from e2eft.config import (
     StageConfig,
     TrainConfig,
 )
-from e2eft.data.label_codecs import decode_depth_png
-from e2eft.data.labels import open_labels
-from e2eft.data.sources.decoder import decode_image
+from e2eft.images.decoder import decode_image
 from e2eft.label import LabelError, graph
+from e2eft.labels.codecs import decode_depth_png
+from e2eft.labels.index import open_labels
 from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.hub import ModelError
 from e2eft.model.layout import write_model_index

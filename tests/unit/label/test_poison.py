@@ -11,11 +11,11 @@ import pytest
 
 from e2eft import label
 from e2eft.config import LabelConfig
-from e2eft.data.labels import open_labels
 from e2eft.label import graph
 from e2eft.label.chunks import Item, Work
 from e2eft.label.graph import Portion
 from e2eft.label.labeller import Labeller
+from e2eft.labels.index import open_labels
 from tests.corpora import write_plain_corpus
 from tests.labelling import label_config, run_graph_in_process, without_cluster, write_model
 

@@ -10,8 +10,8 @@ import pytest
 from e2eft import label
 from e2eft.artifacts import GENERATION, Artifact, load_artifact, verify
 from e2eft.config import LabelConfig
-from e2eft.data.labels import open_labels, verify_labels
 from e2eft.label import graph
+from e2eft.labels.index import open_labels, verify_labels
 from tests.artifacts import contents
 from tests.corpora import coloured, write_plain_corpus
 from tests.labelling import label_config, run_graph_in_process, without_cluster, write_model

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2eft.config import SamplingConfig
-from e2eft.data.reading import content_seed
+from e2eft.corpora.reading import content_seed
 from e2eft.model.estimator import Estimator
 from e2eft.model.inference import PreparedImage, pad_to_multiple, predict
 from e2eft.tasks import get_task

@@ -1,0 +1,274 @@
+"""Labels and their index: where they lie, and how they are read without model or Ray.
+
+    depth/NAME.png          16-bit: 65535 x affine-invariant linear depth, 0 near, 1 far
+    normals/NAME.png        8-bit: 127.5 (n + 1), rounded, right-up-viewer axes; (0, 0, 0) unknown
+    npy/NAME.npy            float32 [h w], the same depth unrounded (on request)
+    npy/NAME.normals.npy    float32 [h w 3], unit normals in OpenCV camera axes; NaN unknown
+    preview/NAME.jpg        depth in colours, for people only
+    index/part-NNNNNN.parquet   one row for every planned image: what became of it, and why
+    retried/NNNNNN.parquet      rows that count instead, of images that were tried again
+
+A label lies on the upright image pixel by pixel, at its full size. Every PNG says in its text
+chunks what its numbers mean. A part's index is written after all of its files: if it is there, they
+are. The manifest lists the index with digests, and the index the digests of the labels.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, sha256
+from e2eft.errors import DamagedError
+from e2eft.images.npy import decode_npy
+from e2eft.labels.codecs import (
+    CONVENTIONS,
+    decode_depth_png,
+    decode_normals_png,
+    is_label_shape,
+)
+from e2eft.storage import Store
+
+KIND = "labels"
+LABEL_SCHEMA_VERSION = 1
+JOB_KEY = b"e2eft_job"
+"""In a part's metadata: the digest of the job that made it."""
+OK, DEGRADED, REJECTED = "ok", "ok_degraded", "rejected"
+
+
+def _column(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+INDEX_SCHEMA = pa.schema(
+    [
+        _column("index", pa.int64()),
+        _column("part", pa.int32()),
+        _column("key", pa.string()),
+        _column("uri", pa.string()),
+        _column("status", pa.string()),
+        _column("reason", pa.string()),
+        _column("detail", pa.string()),
+        _column("width", pa.int32()),
+        _column("height", pa.int32()),
+        _column("label_width", pa.int32()),
+        _column("label_height", pa.int32()),
+        _column("processing_width", pa.int32()),
+        _column("processing_height", pa.int32()),
+        _column("exif_orientation", pa.int16()),
+        _column("mode", pa.string()),
+        _column("source_sha256", pa.string()),
+        _column("depth_path", pa.string()),
+        _column("normals_path", pa.string()),
+        _column("npy_path", pa.string()),
+        _column("preview_path", pa.string()),
+        _column("label_sha256", pa.string()),
+        _column("npy_sha256", pa.string()),
+        _column("seconds", pa.float32()),
+    ]
+)
+"""One terminal row an image. Text is "" where there is nothing to say, numbers are 0, never null.
+
+status: `ok`, `ok_degraded` or `rejected`; reason: of `DEGRADATIONS` (joined by "+") or `REASONS`;
+width, height: of the upright image, as its label's; processing_*: at which the model saw it.
+"""
+
+
+def blank_row(planned: dict[str, Any]) -> dict[str, Any]:
+    """The index row of an image of the plan of which nothing is known yet."""
+    row = {field.name: "" if pa.types.is_string(field.type) else 0 for field in INDEX_SCHEMA}
+    return row | {name: planned[name] for name in ("index", "part", "key", "uri")}
+
+
+def part_path(part: int) -> str:
+    """The name of a part of the index."""
+    return f"index/part-{part:06d}.parquet"
+
+
+def encode_index(rows: pa.Table, job: str = "") -> bytes:
+    """Index rows as one Parquet file, sorted by index. job: digest of what it was made for."""
+    table = rows.cast(INDEX_SCHEMA).sort_by("index").combine_chunks()
+    if job:
+        table = table.replace_schema_metadata({JOB_KEY: job})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+@dataclass(frozen=True)
+class LabelIndex:
+    """A committed labels artifact, ready to be read."""
+
+    artifact: Artifact
+
+    @property
+    def task(self) -> str:
+        """`depth` or `normals`."""
+        return self.artifact.details["task"]
+
+    @property
+    def uri(self) -> str:
+        """Where the artifact is."""
+        return self.artifact.uri
+
+    @property
+    def parents(self) -> tuple[Parent, ...]:
+        """What they were made from: images and model."""
+        return self.artifact.parents
+
+    @property
+    def kind(self) -> str:
+        """What the numbers are: `affine_depth` or `normals`."""
+        return CONVENTIONS[self.task]["kind"]
+
+    @cached_property
+    def store(self) -> Store:
+        return self.artifact.store
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """Every row of the index, INDEX_SCHEMA, by index; of images that were tried again, the row
+        of the newest generation in which that changed anything."""
+        return with_rows(read_index(self.store), retried_rows(self.artifact))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every row of the index."""
+        for batch in self.table.to_batches(max_chunksize=4096):
+            yield from batch.to_pylist()
+
+    def as_parent(self, role: str) -> Parent:
+        """A reference for another artifact's lineage."""
+        return self.artifact.as_parent(role)
+
+    def label_rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The rows of these keys, also of rejected images; a key without a row is left out."""
+        wanted = set(keys)
+        return {row["key"]: row for row in self.rows() if row["key"] in wanted}
+
+    def by_key(self) -> dict[str, dict[str, Any]]:
+        """The rows of images that have a label, by key."""
+        return {row["key"]: row for row in self.rows() if row["status"] != REJECTED}
+
+    def read(self, row: dict[str, Any]) -> np.ndarray:
+        """The label of a row: depth float32 `[h w]` in [0, 1], or unit normals float32 `[h w 3]` in
+        OpenCV camera axes, NaN unknown.
+
+        Raises:
+            ArtifactError: if that image was rejected.
+            StorageError: if the file is gone.
+            ValueError: if it is damaged, or no label of its task.
+        """
+        return read_label(self.store, row)
+
+
+def read_label(store: Store, row: dict[str, Any]) -> np.ndarray:
+    """See `LabelIndex.read`."""
+    if row["npy_path"]:
+        label = decode_npy(store.read(row["npy_path"]))
+        if label.dtype.kind != "f" or not is_label_shape(
+            label.shape, 3 if row["normals_path"] else 2
+        ):
+            raise ValueError(f"{row['npy_path']} is {label.dtype} {label.shape}, which is no label")
+        return label
+    if row["depth_path"]:
+        return decode_depth_png(store.read(row["depth_path"]))
+    if row["normals_path"]:
+        return decode_normals_png(store.read(row["normals_path"]))
+    raise ArtifactError(f"{row['key']!r} has no label: {row['reason']} ({row['detail']})")
+
+
+def committed_parts(store: Store) -> set[int]:
+    """The parts whose index is there."""
+    found = (re.fullmatch(r"part-(\d{6})\.parquet", name) for name in store.names("index"))
+    return {int(match[1]) for match in found if match}
+
+
+def read_index(store: Store, job: str = "") -> pa.Table:
+    """Every index part that is there, one below another.
+
+    Raises:
+        ArtifactError: for a part that was made for another job than this one, if it is given.
+    """
+    parts = sorted(committed_parts(store))
+    tables = [_index_part(store, part_path(part)) for part in parts]
+    for part, table in zip(parts, tables, strict=True):
+        maker = (table.schema.metadata or {}).get(JOB_KEY, b"").decode()
+        if job and maker and maker != job:
+            raise ArtifactError(
+                f"{store.uri}/{part_path(part)} was made by a job with another configuration that "
+                "has been replaced; delete it and run again"
+            )
+    return pa.concat_tables(
+        [table.cast(INDEX_SCHEMA) for table in tables] or [INDEX_SCHEMA.empty_table()]
+    )
+
+
+def retried_path(generation: int) -> str:
+    """The name of the index rows that a later generation changes."""
+    return f"retried/{generation:06d}.parquet"
+
+
+def retried_rows(labels: Artifact) -> pa.Table:
+    """The index rows that later generations have changed, each as in the newest of them."""
+    rows = INDEX_SCHEMA.empty_table()
+    named = ((file.called, file.path) for file in labels.files)
+    for name, path in sorted(named):
+        if name.startswith("retried/"):
+            rows = with_rows(rows, _index_part(labels.store, path).cast(INDEX_SCHEMA))
+    return rows
+
+
+def with_rows(table: pa.Table, changed: pa.Table) -> pa.Table:
+    """An index with some of its rows changed; both of INDEX_SCHEMA."""
+    kept = table.filter(~pc.field("index").isin(changed["index"].to_pylist()))
+    return pa.concat_tables([kept, changed]).sort_by("index")
+
+
+def _index_part(store: Store, path: str) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(store.read(path)))
+    except pa.ArrowException as error:
+        why = " ".join(str(error).split())
+        raise DamagedError(
+            f"{store.uri}/{path} cannot be read ({why}); put back what was there; of labels that "
+            "are not finished, delete it and run again"
+        ) from None
+
+
+def open_labels(uri: str) -> LabelIndex:
+    """The index of the labels at `uri`.
+
+    Raises:
+        ArtifactError: not a committed labels artifact, or a newer schema.
+    """
+    artifact = load_artifact(uri, KIND)
+    version = artifact.details.get("label_schema_version", 0)
+    if version > LABEL_SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{uri} has label schema {version}, this program reads up to {LABEL_SCHEMA_VERSION}; "
+            "upgrade e2eft"
+        )
+    return LabelIndex(artifact)
+
+
+def verify_labels(index: LabelIndex) -> list[str]:
+    """Reads every label file again; returns the paths that are missing or changed."""
+    present = {path for path, _ in index.store.list()}
+    bad: list[str] = []
+    for row in index.rows():
+        files = {row["depth_path"] or row["normals_path"]: row["label_sha256"],
+                 row["npy_path"]: row["npy_sha256"]}  # fmt: skip
+        files.pop("", None)
+        bad += [
+            path
+            for path, digest in files.items()
+            if path not in present or sha256(index.store.read(path)) != digest
+        ]
+    return bad
