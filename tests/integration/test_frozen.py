@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from e2eft import cli, evaluate
 from e2eft.artifacts import load_artifact, verify
@@ -242,7 +242,7 @@ def test_half_finished_runs_resume_from_their_checkpoint(
     assert only_run(frozen, name).info.status == "FINISHED"
     assert_estimates_depth(artifact.uri)
     if name == "runs/half":
-        assert_same_weights(frozen.folder(name), frozen.folder("runs/finished"))
+        assert_same_weights(frozen, name, "runs/finished")
     assert_is_done(frozen, name, capfd)
 
 
@@ -254,13 +254,22 @@ def wait_for(text: str, capfd: pytest.CaptureFixture[str], timeout_s: float = 20
         time.sleep(0.1)
 
 
-def assert_same_weights(run: Path, undisturbed: Path) -> None:
-    """But for the rounding of another processor."""
-    path = "model/unet/diffusion_pytorch_model.safetensors"
-    made, wanted = load_file(run / path), load_file(undisturbed / path)
-    assert made.keys() == wanted.keys()
-    for key, weight in wanted.items():
-        torch.testing.assert_close(made[key], weight, rtol=1e-3, atol=1e-4, msg=key)
+def assert_same_weights(frozen: Frozen, name: str, undisturbed: str) -> None:
+    """But for the rounding of another processor, which took them a hundredth of their way from the
+    base model apart; another order of frames takes them all of it."""
+    path = "unet/diffusion_pytorch_model.safetensors"
+    made, wanted, base = (
+        load_file(frozen.folder(folder) / path)
+        for folder in (f"{name}/model", f"{undisturbed}/model", "base")
+    )
+    assert made.keys() == wanted.keys() == base.keys()
+    taken = [key for key in wanted if base[key].shape == wanted[key].shape]
+    assert len(taken) == len(wanted) - 1, "but for the widened conv_in"
+
+    def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+        return sum(float((one[key] - other[key]).double().square().sum()) for key in taken) ** 0.5
+
+    assert apart(made, wanted) < 0.03 * apart(wanted, base)
 
 
 @pytest.mark.parametrize("name", first_and_deep(HALF_LABELS))
