@@ -7,9 +7,12 @@ registrations are created exclusively, and a file that finds another content und
 beside it. So a driver that was stopped, replaced and continued does no harm.
 """
 
+from __future__ import annotations
+
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from e2eft.artifacts.deletion import (
     Owned,
@@ -31,10 +34,11 @@ from e2eft.artifacts.ownership import (
 )
 from e2eft.artifacts.record import Record, finished_of, is_there, recorded
 from e2eft.artifacts.writing import Writer, require_exclusive_creation
-from e2eft.config import StageConfig
-from e2eft.config.identity import differences, refusal
 from e2eft.errors import MissingError, StorageError
 from e2eft.storage import Store
+
+if TYPE_CHECKING:
+    from e2eft.config import StageConfig
 
 SHOWN = 12
 """Characters of a digest that people are shown."""
@@ -57,7 +61,7 @@ class Place:
     finished: Artifact | None = None
     replaces: bool = False
 
-    def take(self) -> "Claim":
+    def take(self) -> Claim:
         """Claims the folder, deletes what it `replaces`, and begins an epoch in it.
 
         Raises:
@@ -73,7 +77,7 @@ class Place:
             place = look(self.store, self.kind, config, self.inputs, self.owned)
         return claim
 
-    def _take(self) -> "Claim | None":
+    def _take(self) -> Claim | None:
         """None if what was found is no longer there: another job has come between."""
         if self.record is None:
             return self._create()
@@ -97,7 +101,7 @@ class Place:
             epochs.delete(epoch)
         return new
 
-    def _delete(self, claim: "Claim") -> None:
+    def _delete(self, claim: Claim) -> None:
         claim.begin(DELETING)
         mine = claim.epochs.path(claim.epoch, "")
         try:
@@ -107,11 +111,14 @@ class Place:
             raise
         claim.release("replaced")
 
-    def _create(self, *, apart: bool = False) -> "Claim | None":
+    def _create(self, *, apart: bool = False) -> Claim | None:
+        from e2eft.config import IDENTITY_VERSION
+
         record = Record(
             kind=self.kind,
             config=self.config.identity(),
             id=secrets.token_hex(8),
+            identity_version=IDENTITY_VERSION,
             inputs=self.inputs,
             rounding=self.config.rounding(),
             apart=apart,
@@ -123,7 +130,7 @@ class Place:
             claim.begin(WORKING)
         return claim
 
-    def _enter(self, record: Record) -> "Claim | None":
+    def _enter(self, record: Record) -> Claim | None:
         """The next epoch of a claim; None if that is no longer there."""
         epochs = Epochs(self.store, record.id)
         try:
@@ -194,6 +201,8 @@ def _differences(
 ) -> str:
     if record.kind != kind:
         return f"kind: {record.kind!r} -> {kind!r}"
+    from e2eft.config import differences, refusal
+
     found = differences(record.config, config, record.identity_version)
     lines = [refusal(found)] if found else []
     known = record.inputs

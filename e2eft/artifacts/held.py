@@ -19,7 +19,6 @@ from e2eft.artifacts.manifest import (
 from e2eft.artifacts.ownership import DisplacedError, Epochs, Heart
 from e2eft.artifacts.record import Record, finished_of, is_artifact_of, is_there
 from e2eft.artifacts.writing import Writer
-from e2eft.config.identity import rounding_differences
 from e2eft.errors import MissingError, StorageError
 
 if TYPE_CHECKING:
@@ -165,5 +164,7 @@ class Claim:
 
 def rounding_changes(claim: Claim) -> list[str]:
     """Settings that round otherwise than when the folder was claimed, for a person."""
+    from e2eft.config.identity import rounding_differences
+
     recorded = claim.record.rounding or claim.record.config
     return [str(change) for change in rounding_differences(recorded, claim.place.config)]

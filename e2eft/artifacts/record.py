@@ -19,7 +19,6 @@ from e2eft.artifacts.manifest import (
     read_json,
     sha256,
 )
-from e2eft.config.identity import IDENTITY_VERSION
 from e2eft.errors import DamagedError, E2eftError, MissingError
 from e2eft.storage import Store
 
@@ -33,7 +32,7 @@ class Record:
     kind: str
     config: dict[str, Any]
     id: str
-    identity_version: int = IDENTITY_VERSION
+    identity_version: int
     inputs: tuple[Parent, ...] = ()
     rounding: dict[str, Any] = field(default_factory=dict)
     apart: bool = False

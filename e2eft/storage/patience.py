@@ -6,17 +6,20 @@ job whose driver has heard from it, every request and every body is repeated wit
 E2EFT_STORE_PATIENCE_S seconds (default DEFAULT_PATIENCE_S), counted from its first failure.
 """
 
+from __future__ import annotations
+
 import itertools
 import os
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TypeVar
-
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from typing import TYPE_CHECKING, TypeVar
 
 from e2eft.errors import StorageError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 PATIENCE_VARIABLE = "E2EFT_STORE_PATIENCE_S"
 DEFAULT_PATIENCE_S = 300.0
@@ -67,6 +70,8 @@ class _Limit:
     """How long to go on, from the first failure."""
 
     def __init__(self, limit_s: float) -> None:
+        from tenacity import wait_random_exponential
+
         self._limit_s, self._since = limit_s, 0.0
         self._jittered = wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S)
 
@@ -92,6 +97,8 @@ def patiently(
     Args:
         attempt: gets the number of failures before it.
     """
+    from tenacity import Retrying, retry_if_exception
+
     limit, failures = _Limit(limit_s), itertools.count()
     retrying = Retrying(
         retry=retry_if_exception(
