@@ -19,7 +19,6 @@ from tyro.constructors import (
 from e2eft import recipes
 from e2eft.config import (
     Config,
-    EvaluateConfig,
     LabelConfig,
     PrepareConfig,
     StageConfig,
@@ -134,109 +133,9 @@ def execute(config: StageConfig) -> Any:
         from e2eft import label
 
         return label.run(config)
-    return _evaluate(config)
+    from e2eft import score
 
-
-def _evaluate(config: EvaluateConfig) -> Any:
-    """Scoring a model is labelling with it, then scoring the labels; then perhaps registering
-    it."""
-    from e2eft import evaluate
-
-    if config.model is None:
-        scores = evaluate.run(config, config.labels)
-    else:
-        scores = _label_and_score(config)
-    if config.register_as:
-        from e2eft.tracking import registering
-
-        with registering(scores.uri):
-            _register(config, scores)
-    return scores
-
-
-def _label_and_score(config: EvaluateConfig) -> Any:
-    """Everything is checked before --out is claimed: a model that is not there deletes nothing."""
-    import tempfile
-    from pathlib import Path
-
-    from e2eft import evaluate, label
-
-    place = evaluate.look_at(config)
-    config = evaluate.as_found(place)
-    if place.finished:
-        evaluate.say_finished(config, place.finished)
-        return place.finished
-    with tempfile.TemporaryDirectory(prefix="e2eft-label-") as scratch:
-        jobs = label.open_all(_labelling(config), Path(scratch))
-        with place.take() as claim:
-            if claim.finished:
-                return claim.finished
-            labels = [artifact.uri for artifact in label.run_opened(jobs)]
-            return evaluate.score(config, claim, labels)
-
-
-def _labelling(config: EvaluateConfig) -> list[LabelConfig]:
-    """How every --data is labelled with the model, below --out."""
-    from e2eft import evaluate
-    from e2eft.storage import join
-
-    assert config.model is not None
-    seen = evaluate.processing_of(config)
-    return [
-        LabelConfig(
-            model=config.model,
-            model_card=config.model_card,
-            images=data,
-            out=join(config.out, "labels", f"{number:02d}"),
-            task=config.task,
-            sampling=config.sampling,
-            save_npy=True,
-            save_previews=False,
-            gallery_images=0,
-            batch_size=config.batch_size,
-            actors=config.actors,
-            overwrite=config.overwrite,
-            take_over=config.take_over,
-            single_writer=config.single_writer,
-            tracking=config.tracking.model_copy(update={"enabled": False}),
-            **seen[number],
-        )
-        for number, data in enumerate(config.data)
-    ]
-
-
-def _register(config: EvaluateConfig, scores: Any) -> None:
-    import tempfile
-    from dataclasses import replace
-    from pathlib import Path
-
-    from e2eft import evaluate
-    from e2eft.model.card import given_card
-    from e2eft.model.hub import ModelError, hub_id
-    from e2eft.model.pinned import pin_model
-    from e2eft.model.pretrained import export_source
-    from e2eft.tracking import download_model, is_registry_uri
-
-    assert config.model is not None
-    uri, digest = evaluate.scored_model(scores)
-    with tempfile.TemporaryDirectory(prefix="e2eft-register-") as scratch:
-        place = config.model
-        if is_registry_uri(place):
-            # Not where an alias leads now, but what was scored.
-            place = str(download_model(config.tracking, uri, Path(scratch, "registered")).folder)
-        elif hub_id(uri):
-            place = uri
-        text, _ = given_card(config.model_card)
-        model = pin_model(config.model, uri, place, Path(scratch), text)
-        if model.digest != digest:
-            raise ModelError(
-                f"model {config.model!r} is not what {scores.uri} scored (digest {digest[:16]}, "
-                f"now {model.digest[:16]}); put it back, or evaluate it with another --out"
-            )
-        card = replace(model.card, task=config.task)
-        folder = export_source(model.source, Path(scratch, "model"), card)
-        outcome = evaluate.register(config, scores, folder, card.as_json())
-    print(f"models:/{config.register_as}: {outcome.reason}")
+    return score.run(config)
 
 
 def run_stage(stage: str, argv: Sequence[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig, is_conditional
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import ShardIndex, open_shards, require_truth
+from e2eft.extras import require_extra
 from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
 from e2eft.model.pinned import as_input, content_digest, require_all_weights
 from e2eft.model.recognition import require_input
@@ -85,6 +86,7 @@ def run(config: TrainConfig) -> Artifact:
         ValueError: (and its subclasses) for anything the user can correct.
         TrainingError: if training itself failed; a second call resumes from the last checkpoint.
     """
+    require_extra("train", "training")
     config = _with_absolute_uris(config)
     try:
         config, inputs = _with_inputs(config)

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import pytest
 from pydantic import ValidationError
 
-from e2eft import cli, recipes
+from e2eft import cli, recipes, score
 from e2eft.artifacts import MANIFEST
 from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig
 from e2eft.config.base import Config, configs_of
@@ -400,7 +400,7 @@ def test_a_registered_model_can_be_scored_and_registered_again(
         given.append(arguments)
         return tracking.Promotion(True, "better")
 
-    monkeypatch.setattr(tracking, "download_model", download)
+    monkeypatch.setattr(score, "download_model", download)
     monkeypatch.setattr(evaluate, "register", register)
     digest = pin_model("m", "m", str(folder), tmp_path).digest
     made_by = iter([("models:/depth/3", digest), ("models:/depth/3", "another")])
@@ -412,12 +412,12 @@ def test_a_registered_model_can_be_scored_and_registered_again(
     )  # fmt: skip
     assert isinstance(config, EvaluateConfig)
     scores = SimpleNamespace(uri="o")
-    cli._register(config, scores)
+    score.register(config, scores)
     assert fetched == ["models:/depth/3"]  # what was scored, wherever the alias leads now
     ((_, registered, exported, card),) = given
     assert (registered, exported, card["task"]) == (scores, folder, "depth")
     with pytest.raises(ModelError, match="is not what o scored"):
-        cli._register(config, scores)
+        score.register(config, scores)
     assert len(given) == 1
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from e2eft import cli, evaluate
+from e2eft import cli, evaluate, score
 from e2eft.artifacts import CLAIM, Artifact, ArtifactError
 from e2eft.config import EvaluateConfig
 from e2eft.data.shards import open_shards
@@ -45,7 +45,7 @@ def test_eth3d_is_seen_by_a_model_at_the_protocols_size(
     place = stage.look_at(ransac(tmp_path / "scores", model, eth3d))
     config = stage.as_found(place)
     assert config.identity()["processing_px"] == [1088]
-    (labelling,) = cli._labelling(config)
+    (labelling,) = score.labelling(config)
     assert (labelling.processing_size, labelling.native_size) == (1088, False)
     assert 1088 * round(1088 * 4032 / 6048 / 8) * 8 / 64 < 13_000, "latents of an image"
     own = stage.look_at(ransac(tmp_path / "own", model, eth3d, protocol="least-squares-depth"))
@@ -80,9 +80,9 @@ def test_scores_that_recorded_no_size_go_on_at_what_it_was(
     edit_json(tmp_path / "scores/_claim.json", config=recorded)
     place = stage.look_at(config)
     assert place.record and not place.replaces
-    assert cli._labelling(stage.as_found(place))[0].native_size
+    assert score.labelling(stage.as_found(place))[0].native_size
     anew = stage.look_at(config.model_copy(update={"out": str(tmp_path / "anew")}))
-    assert not cli._labelling(stage.as_found(anew))[0].native_size
+    assert not score.labelling(stage.as_found(anew))[0].native_size
 
 
 @pytest.mark.usefixtures("without_cluster", "scored_here")
