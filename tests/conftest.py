@@ -5,6 +5,16 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+import tests.shapes  # noqa: F401  (by its name below)
+
+CHECKED = (
+    "e2eft.geometry", "e2eft.metrics", "e2eft.tasks", "e2eft.data.batch", "e2eft.data.transforms",
+    "e2eft.data.sample", "e2eft.images.resize", "e2eft.model.prediction", "e2eft.model.codec",
+)  # fmt: skip
+"""Modules whose annotations of shapes and types are checked at every call, in this process."""
+install_import_hook(CHECKED, "tests.shapes.checked")
 
 # A deadline measures the machine, not the code.
 settings.register_profile("e2eft", deadline=None)

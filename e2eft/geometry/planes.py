@@ -8,9 +8,10 @@ three numbers: its value at the pixel less the pixel's own, and its slopes to th
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 _Image = Float32[np.ndarray, "h w"]
+_Values = Float[np.ndarray, "h w"]
 _Known = Bool[np.ndarray, "h w"]
 _Planes = Float32[np.ndarray, "3 h w"]
 _Window = tuple[slice, slice]
@@ -37,7 +38,7 @@ _SUPPORT = 6.0
 _NEIGHBOURS_SOFTNESS = (30.0, 5.0, 1.0)
 
 
-def own_planes(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
+def own_planes(inverse: _Image, known: _Known, noise: _Values) -> _Planes:
     """The plane that each pixel lies on itself.
 
     Among the blocks of 3 x 3, 2 x 3 and 3 x 2 pixels that hold the pixel, wherever in them, the
@@ -56,7 +57,7 @@ def own_planes(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
     return _in_strips(_own_planes, inverse, known, noise)
 
 
-def neighbours_planes(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
+def neighbours_planes(inverse: _Image, known: _Known, noise: _Values) -> _Planes:
     """The plane that most of the 5 x 5 pixels around each pixel lie on, whether or not it does.
 
     Fitted to all of them first and again with the weights of `own_planes`, s shrinking to `noise`.
@@ -69,7 +70,7 @@ def _in_strips(
     planes_of: Callable[[_Image, _Known, _Image], _Planes],
     inverse: _Image,
     known: _Known,
-    noise: _Image,
+    noise: _Values,
 ) -> _Planes:
     """`planes_of` of a few rows at a time, which fit into the processor's cache: a pixel's plane
     depends on the pixels within the radius alone."""
@@ -82,7 +83,7 @@ def _in_strips(
     return planes
 
 
-def _own_planes(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
+def _own_planes(inverse: _Image, known: _Known, noise: _Values) -> _Planes:
     planes = _flattest(inverse, known, noise)
     support = np.zeros_like(inverse)
     for softness in _SOFTNESS:
@@ -91,14 +92,14 @@ def _own_planes(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
     return np.where(lies_on_it, planes, np.float32(np.nan))
 
 
-def _neighbours_planes(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
+def _neighbours_planes(inverse: _Image, known: _Known, noise: _Values) -> _Planes:
     planes = np.zeros((3, *inverse.shape), np.float32)
     for softness in _NEIGHBOURS_SOFTNESS:
         planes, _ = _fitted(inverse, known, planes, 1 / (softness * noise))
     return planes
 
 
-def _flattest(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
+def _flattest(inverse: _Image, known: _Known, noise: _Values) -> _Planes:
     """The least-squares plane of the flattest block that holds each pixel; NaN if none has one."""
     least = np.full_like(inverse, np.inf)
     choice = np.zeros(inverse.shape, np.intp)
@@ -124,8 +125,8 @@ def _flattest(inverse: _Image, known: _Known, noise: _Image) -> _Planes:
 
 
 def _block_planes(
-    inverse: _Image, known: _Known, noise: _Image, block: _Offsets
-) -> tuple[_Planes, _Image]:
+    inverse: _Image, known: _Known, noise: _Values, block: _Offsets
+) -> tuple[_Planes, _Values]:
     """The least-squares plane of the block at each pixel, and how bad it is: the worst residual, in
     units of the noise, by the number of pixels, since three lie on a plane however they lie. Below
     a quarter of the noise it is rounding that decides, and nothing is better.
@@ -158,7 +159,7 @@ def _fitted(
     inverse: _Image,
     known: _Known,
     planes: _Planes,
-    per_scale: _Image,
+    per_scale: _Values,
     offsets: _Offsets = _AROUND,
 ) -> tuple[_Planes, _Image]:
     """The weighted least-squares plane through each pixel's neighbours at these offsets, weighted
