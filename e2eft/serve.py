@@ -1,4 +1,4 @@
-"""The pyfunc that MLflow registers: encoded images in, depth or normals out.
+"""The pyfunc that MLflow registers: encoded images in, labels out.
 
     model = mlflow.pyfunc.load_model("models:/e2eft-depth@champion")
     answer = model.predict(pandas.DataFrame({"image": [open("a.jpg", "rb").read()]}))
@@ -8,6 +8,7 @@ at the image's own size, upright:
 
     depth       16-bit PNG, as labels are: 65535 x affine-invariant depth, 0 near, 1 far
     normals     8-bit PNG, as labels are: right-up-viewer axes
+    ...         and of every other task of `e2eft.tasks`; all but the model's own are empty
     meta        JSON: what was done, sizes, how to read the numbers
     error_code  "", or the reason why there is no answer: a word that labelling uses too
 
@@ -42,12 +43,11 @@ from e2eft.config import INT64_MAX, MAX_PROCESSING_PX, SamplingConfig
 from e2eft.corpora.reading import content_seed
 from e2eft.images.decoder import MIN_SIDE_PX, decode_image
 from e2eft.images.reasons import ImageError
-from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.labels.codecs import CONVENTIONS, encode_depth_png, encode_normals_png
+from e2eft.images.resize import fitted_size, resize_rgb
 from e2eft.model.inference import PreparedImage, predict
 from e2eft.model.pretrained import load_estimator
 from e2eft.model.source import find_model
-from e2eft.tasks import get_task
+from e2eft.tasks import TASKS, get_task, label_codec
 
 MAX_PIXELS = 64_000_000
 MAX_IMAGES = 256
@@ -57,7 +57,6 @@ MAX_STEPS = 1000
 BATCH_SIZE = 8
 AT_ONCE = 32
 """Images that are decoded at the same time."""
-COLUMNS = ("depth", "normals", "meta", "error_code")
 UNEXPECTED = "internal_error"
 """Error code for what should not happen; the reason is in `meta`."""
 
@@ -80,8 +79,7 @@ class Request:
 
 
 class GeometryModel(PythonModel):
-    """A depth or normals model. `predict` may be called as often as one likes; it keeps no
-    state."""
+    """A model of one task. `predict` may be called as often as one likes; it keeps no state."""
 
     def load_context(self, context: Any) -> None:
         """Called by MLflow with the model's artifacts."""
@@ -115,10 +113,10 @@ class GeometryModel(PythonModel):
         if len(images) > MAX_IMAGES:
             raise RequestError(f"{len(images)} images; send at most {MAX_IMAGES} in one request")
         answers = self._answer(images.tolist(), params or {})
-        return pd.DataFrame(answers, columns=list(COLUMNS), index=images.index)
+        return pd.DataFrame(answers, columns=columns(), index=images.index)
 
     def predict_arrays(self, rgb: np.ndarray, **params: int) -> np.ndarray:
-        """Predictions for uint8 `[n h w 3]`: float32, depth `[n h w]` or normals `[n h w 3]`.
+        """Labels of uint8 `[n h w 3]`: float32 `[n h w]` or `[n h w 3]`, as the task has them.
 
         Raises:
             ValueError: if an image has no answer. RequestError: for a parameter out of bounds.
@@ -150,9 +148,7 @@ class GeometryModel(PythonModel):
         answers: list[dict[str, Any]] = []
         requests: list[tuple[int, Request]] = []
         for number, image in enumerate(images):
-            answers.append(
-                dict.fromkeys(("meta", "error_code"), "") | {"depth": b"", "normals": b""}
-            )
+            answers.append(dict.fromkeys(TASKS, b"") | {"meta": "", "error_code": ""})
             try:
                 requests.append((number, read_request(image, longest_px, sampling.seed)))
             except Exception as error:  # Whatever is in a cell must not cost the others theirs.
@@ -189,20 +185,25 @@ class GeometryModel(PythonModel):
         if not np.isfinite(prediction).all():
             return _failure("model_nan", "the model's output is not finite")
         name, size = self.task.name, request.prepared.size
-        is_depth = name == "depth"
-        label = (resize_depth if is_depth else resize_normals)(prediction, size)
+        codec = label_codec(name)
+        label: np.ndarray | bytes = codec.resize(prediction, size)
         meta = {
             "task": name,
             "target": self.estimator.card.target or self.task.target,
-            **(CONVENTIONS[name] if not request.wants_array else {}),
+            **(codec.conventions if not request.wants_array else {}),
             "size": list(size),
             "processing_size": list(request.prepared.rgb.shape[:2]),
             "sampling": sampling.model_dump(mode="json"),
             "degraded": list(request.degraded),
         }
         if not request.wants_array:
-            label = (encode_depth_png if is_depth else encode_normals_png)(label, {})
+            label = codec.encode(label, {})
         return {name: label, "meta": json.dumps(meta)}
+
+
+def columns() -> list[str]:
+    """Of an answer; as `serving_signature` has them."""
+    return [*TASKS, "meta", "error_code"]
 
 
 def read_request(image: Any, longest_px: int | None, seed: int) -> Request:

@@ -22,9 +22,10 @@ from e2eft.data.sample import Sample
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import encode_part, encode_row, part_path
 from e2eft.geometry.normals import normals_from_depth
-from e2eft.labels import codecs as label_codecs
+from e2eft.images.npy import encode_npy
 from e2eft.labels import index as label_files
 from e2eft.storage import open_store
+from e2eft.tasks import label_codec
 from tests.artifacts import write_artifact
 
 HEIGHT, WIDTH = 24, 32
@@ -104,12 +105,11 @@ def write_labels(
             row |= {"status": label_files.REJECTED, "reason": prediction, "detail": "as told"}
         else:
             row |= {"status": label_files.OK, f"{task}_path": f"{task}/{index}.png"}
-            encode = getattr(label_codecs, f"encode_{task}_png")
             if np.isfinite(prediction).all():
-                written[row[f"{task}_path"]] = encode(prediction, {})
+                written[row[f"{task}_path"]] = label_codec(task).encode(prediction, {})
             if npy:
                 row["npy_path"] = f"npy/{index}.npy"
-                written[row["npy_path"]] = label_codecs.encode_npy(prediction)
+                written[row["npy_path"]] = encode_npy(prediction)
         rows.append(row)
     parents = [*([images.as_parent("images")] if images else []), *([model] if model else [])]
     return write_artifact(

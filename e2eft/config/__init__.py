@@ -9,6 +9,7 @@ PLACEMENT (where it is written, how often it is tried, what watches it) changes 
 from e2eft.config.base import (
     INT64_MAX,
     MAX_PROCESSING_PX,
+    TASK_NAMES,
     VAE_FACTOR,
     Config,
     InitialLatent,
@@ -71,6 +72,7 @@ __all__ = [
     "IDENTITY_VERSION",
     "INT64_MAX",
     "MAX_PROCESSING_PX",
+    "TASK_NAMES",
     "VAE_FACTOR",
     "Autoencoding",
     "BatchConfig",

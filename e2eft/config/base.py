@@ -19,6 +19,8 @@ MAX_PROCESSING_PX = 4096
 """Longest side at which a model is to see an image, whoever asks for it."""
 
 TaskName = Literal["depth", "normals"]
+TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
+"""Those of `e2eft.tasks`, in its order."""
 InitialLatent = Literal["zeros", "gaussian", "pyramid", "none"]
 INT64_MAX = 2**63 - 1
 """Beyond it integers are none of tables, seeds and sizes of arrays."""

@@ -14,8 +14,7 @@ from e2eft.data.shards import ShardIndex, decode_row
 from e2eft.errors import E2eftError
 from e2eft.evaluate.protocols import ScoringProtocol, UnfitFrameError
 from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, TOO_FEW, UNFIT, empty_row
-from e2eft.images.resize import resize_depth
-from e2eft.labels.index import REJECTED, LabelIndex
+from e2eft.labels.index import REJECTED, LabelIndex, picture_columns
 from e2eft.labels.trees import LabelTree
 from e2eft.storage import MissingError, StorageError
 
@@ -75,12 +74,10 @@ def plan_chunks(job: Job, keys: list[list[str]], frames: int) -> list[dict[str, 
     return chunks
 
 
-_NEEDED = ("key", "status", "reason", "detail", "npy_path", "depth_path", "normals_path")
-
-
 def needed(row: dict[str, Any] | None) -> dict[str, Any] | None:
     """Of a label's row, what `read_prediction` asks for."""
-    return row and {name: row[name] for name in _NEEDED}
+    names = ("key", "status", "reason", "detail", "npy_path", *picture_columns())
+    return row and {name: row[name] for name in names}
 
 
 def _frames(job: Job, chunk: dict[str, Any]) -> Iterator[tuple[int, Sample, dict[str, Any] | None]]:
@@ -159,8 +156,7 @@ def score_frame(
 
 def _why_none(protocol: ScoringProtocol, sample: Sample) -> str:
     """Why no pixel of a frame can be scored."""
-    truth = {"depth": sample.depth_m, "normals": sample.normals_cam}[protocol.task]
-    if not np.isfinite(truth).any():
+    if not np.isfinite(protocol.truth(sample)).any():
         return f"the image has no {protocol.task}, which {protocol.name} scores"
     return "no pixel in the protocol's range"
 
@@ -197,7 +193,7 @@ def read_prediction(
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (prediction.shape, size)]
         raise UnscoredError("wrong_size", f"{sizes[0]} pixels, the image has {sizes[1]}")
     if prediction.shape[:2] != scored.shape:
-        prediction = resize_depth(prediction, scored.shape)
+        prediction = labels.codec.resize(prediction, scored.shape)
     unknown = ~np.isfinite(prediction[scored])
     if unknown.any():
         count = int(unknown.reshape(len(unknown), -1).any(axis=1).sum())

@@ -20,10 +20,10 @@ from e2eft.evaluate.protocols import (
     protocol_of,
 )
 from e2eft.evaluate.protocols.depth import DepthProtocol
-from e2eft.labels.codecs import CONVENTIONS
 from e2eft.labels.index import LabelIndex, open_labels
 from e2eft.labels.trees import LabelTree, open_label_tree
 from e2eft.storage import absolute, open_store
+from e2eft.tasks import label_codec
 
 _ONCE = {("ransac-log-depth", "eth3d"): NATIVE}
 """Processing sizes of evaluations that recorded none, where they were not what the rules say."""
@@ -57,7 +57,7 @@ def sizes_of(config: EvaluateConfig, *, unrecorded: bool = False) -> tuple[int |
     """
     sources = [source_of(load_artifact(absolute(data), SHARDS)) for data in config.data]
     protocol = protocol_of(config, sources)
-    if (predicted := CONVENTIONS[config.task]["kind"]) not in protocol.kinds:
+    if (predicted := label_codec(config.task).kind) not in protocol.kinds:
         raise ValueError(
             f"{protocol.name} scores {' or '.join(protocol.kinds)}, but --model predicts "
             f"{predicted}; use another protocol, or give --labels that are "
@@ -156,8 +156,8 @@ def _open_labels(config: EvaluateConfig, uri: str) -> LabelIndex | LabelTree:
     store = open_store(uri)
     if store.exists(MANIFEST) or store.exists(CLAIM):
         return open_labels(uri)
-    kind = "normals" if config.task == "normals" else f"affine_{config.labels_kind}"
-    return open_label_tree(uri, kind.replace("-", "_"), config.labels_axes, config.labels_pattern)
+    kind = label_codec(config.task).kind_of_others(config.labels_kind)
+    return open_label_tree(uri, config.task, kind, config.labels_axes, config.labels_pattern)
 
 
 def check_pair(pair: Pair, protocol: ScoringProtocol) -> None:

@@ -125,9 +125,8 @@ def inversion(summary: dict[str, Any], protocol: ScoringProtocol) -> str:
     count, scored = summary["overall"]["inverted"], summary["overall"]["scored"]
     if 2 * count <= scored:
         return ""
-    is_disparity = protocol.kinds == ("affine_disparity",)
-    end, kind = ("near is far", "depth") if is_disparity else ("far is near", "disparity")
-    return f"{end} in {count} of {scored} images: is it {kind}? see --labels-kind"
+    turned, kind = protocol.upside_down
+    return f"{turned} in {count} of {scored} images: is it {kind}? see --labels-kind"
 
 
 def _coverage(group: dict[str, Any]) -> str:

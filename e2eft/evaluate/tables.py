@@ -8,15 +8,9 @@ from math import isnan
 from typing import Any
 
 from e2eft.artifacts import Artifact, load_artifact
-from e2eft.evaluate.protocols import Metric, ScoringProtocol
-from e2eft.evaluate.protocols.depth import LOG_DEPTH_METRICS
-from e2eft.evaluate.protocols.normals import NORMALS_METRICS
+from e2eft.evaluate.protocols import Metric, ScoringProtocol, protocols_of
 from e2eft.evaluate.published import neighbours, published_rows
 from e2eft.evaluate.scores import KIND, SUMMARY, paired_difference
-
-METRICS_OF_TASK = {"depth": LOG_DEPTH_METRICS, "normals": NORMALS_METRICS}
-SHOWN_METRICS = {"depth": ("abs_rel", "delta1"), "normals": ("mean_deg", "pct_11_25")}
-"""What papers print of a task."""
 
 
 def compared_to_published(summary: dict[str, Any], protocol: ScoringProtocol) -> list[str]:
@@ -99,8 +93,9 @@ def comparison_table(scores: Sequence[str | Artifact], metrics: Sequence[str] = 
     artifacts = [load_artifact(s, KIND) if isinstance(s, str) else s for s in scores]
     summaries = [json.loads(artifact.store.read(artifact.path(SUMMARY))) for artifact in artifacts]
     _check_alike(artifacts, summaries)
-    kinds = METRICS_OF_TASK[artifacts[0].details["task"]]
-    chosen = tuple(metrics) or SHOWN_METRICS[artifacts[0].details["task"]]
+    protocols = protocols_of(artifacts[0].details["task"])
+    kinds = {name: metric for one in protocols for name, metric in one.metrics.items()}
+    chosen = tuple(metrics) or protocols[0].printed
     if unknown := [name for name in chosen if name not in kinds]:
         raise ValueError(f"no metric {unknown[0]!r}; there are {', '.join(kinds)}")
     cells = [(domain, metric) for domain in summaries[0]["domains"] for metric in chosen]
@@ -124,7 +119,7 @@ def differences_table(scores: Sequence[str | Artifact], metrics: Sequence[str] =
         ValueError: as `paired_difference`.
     """
     first, *others = (load_artifact(s, KIND) if isinstance(s, str) else s for s in scores)
-    chosen = tuple(metrics) or SHOWN_METRICS[first.details["task"]]
+    chosen = tuple(metrics) or protocols_of(first.details["task"])[0].printed
     lines = [
         f"Difference to {first.uri}, mean and 95 % interval of a paired bootstrap over images:",
         "",

@@ -1,4 +1,4 @@
-"""Arrays out of .npy files of unknown origin, which are believed no further than they are long."""
+"""Arrays as .npy files; those of unknown origin are believed no further than they are long."""
 
 import io
 import math
@@ -18,6 +18,13 @@ _HEADERS: dict[Any, Any] = {
 
 class NpyError(E2eftError):
     """A file that is no .npy file, or a damaged one, or not of real numbers."""
+
+
+def encode_npy(array: np.ndarray) -> bytes:
+    """An array as an .npy file, for `decode_npy`."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def decode_npy(content: bytes) -> np.ndarray:

@@ -11,7 +11,7 @@ from e2eft.artifacts import Claim
 from e2eft.corpora.corpus import Corpus
 from e2eft.images.reasons import MAY_MEND
 from e2eft.label.chunks import Work
-from e2eft.labels.index import INDEX_SCHEMA, encode_index, part_path
+from e2eft.labels.index import encode_index, index_schema, part_path
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Retried:
     @property
     def rows(self) -> pa.Table:
         """All that came, by index."""
-        return pa.concat_tables([INDEX_SCHEMA.empty_table(), *self.kept]).sort_by("index")
+        return pa.concat_tables([index_schema().empty_table(), *self.kept]).sort_by("index")
 
 
 Books = Ledger | Retried

@@ -20,11 +20,12 @@ from e2eft.artifacts import Writer, sha256
 from e2eft.corpora.corpus import FULL_DECODING, RANGED_DECODING, planned_rows
 from e2eft.corpora.reading import ANY_SIZE, content_seed, largest_file, read_image
 from e2eft.images.decoder import MIN_SIDE_PX, decode_image
+from e2eft.images.npy import encode_npy
 from e2eft.images.reasons import ImageError
-from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
-from e2eft.labels.codecs import encode_depth_png, encode_normals_png, encode_npy, encode_preview
-from e2eft.labels.index import DEGRADED, INDEX_SCHEMA, OK, REJECTED, blank_row
+from e2eft.images.resize import fitted_size, resize_rgb
+from e2eft.labels.index import DEGRADED, OK, REJECTED, blank_row, index_schema
 from e2eft.storage import Store, open_store
+from e2eft.tasks import label_codec
 
 READERS, WRITERS = 8, 4
 HELD_BYTES = 256 * 2**20
@@ -123,9 +124,9 @@ CORPUS, ROWS = "corpus", "rows"
 
 def packed_rows(corpus: int, rows: list[dict[str, Any]]) -> pa.Table:
     """Index rows of a corpus as a single row, for the driver."""
-    table = pa.Table.from_pylist(rows, INDEX_SCHEMA)
+    table = pa.Table.from_pylist(rows, index_schema())
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, INDEX_SCHEMA) as stream:
+    with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     content = pa.array([sink.getvalue().to_pybytes()], pa.large_binary())
     return pa.table({CORPUS: pa.array([corpus], pa.int32()), ROWS: content})
@@ -143,7 +144,7 @@ def lost_row(work: Work, index: int) -> pa.Table:
     item = Item(blank_row(planned), planned["name"]).rejected(
         "process_died", "alone in a process, which was killed or crashed each time it was tried"
     )
-    return pa.Table.from_pylist([item.row], INDEX_SCHEMA)
+    return pa.Table.from_pylist([item.row], index_schema())
 
 
 def decode_part(planned: list[dict[str, Any]], work: Work) -> Iterator[list[Item]]:
@@ -255,22 +256,16 @@ def _write(item: Item, work: Work) -> dict[str, Any]:
     started = time.perf_counter()
     size = item.row["height"], item.row["width"]
     row = item.row | {"label_height": size[0], "label_width": size[1]}
-    text, put = _text(row, work), work.writer.put
-    if work.task == "depth":
-        label = resize_depth(item.array, size)
-        png = encode_depth_png(label, text)
-        if work.save_previews:
-            preview = put(f"preview/{item.name}.jpg", encode_preview(label))
-            row["preview_path"] = preview.path
-    else:
-        label = resize_normals(item.array, size)
-        png = encode_normals_png(label, text)
-    if work.save_npy or work.task == "normals":
-        ending = "npy" if work.task == "depth" else "normals.npy"
-        npy = put(f"npy/{item.name}.{ending}", encode_npy(label))
+    codec, put = label_codec(work.task), work.writer.put
+    label = codec.resize(item.array, size)
+    picture = codec.encode(label, _text(row, work))
+    if work.save_previews and (preview := codec.preview(label)):
+        row["preview_path"] = put(f"preview/{item.name}.jpg", preview).path
+    if work.save_npy or codec.always_npy:
+        npy = put(codec.npy_path(item.name), encode_npy(label))
         row["npy_path"], row["npy_sha256"] = npy.path, npy.sha256
-    file = put(f"{work.task}/{item.name}.png", png)
-    row[f"{work.task}_path"], row["label_sha256"] = file.path, file.sha256
+    file = put(codec.path(item.name), picture)
+    row[codec.column], row["label_sha256"] = file.path, file.sha256
     row["seconds"] += time.perf_counter() - started
     return row
 

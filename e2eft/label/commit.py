@@ -12,7 +12,6 @@ from e2eft.label.books import Retried
 from e2eft.label.gallery import count_outcomes, render_gallery
 from e2eft.label.opening import GALLERY, MODEL_PIN
 from e2eft.label.sampling import LabelError
-from e2eft.labels.codecs import CONVENTIONS
 from e2eft.labels.index import (
     DEGRADED,
     LABEL_SCHEMA_VERSION,
@@ -26,6 +25,7 @@ from e2eft.labels.index import (
     with_rows,
 )
 from e2eft.storage import open_store
+from e2eft.tasks import label_codec
 from e2eft.tracking import Run, is_registry_uri
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def _committed(job: Job, run: Run, index: pa.Table, files: list[FileEntry]) -> A
             job.corpus,
             index,
             job.store,
+            label_codec(job.config.task),
             _provenance(job, counts),
             images=job.config.gallery_images,
             max_pixels=job.config.max_pixels,
@@ -120,7 +121,7 @@ def _details(job: Job, outcomes: dict[str, dict[str, int]]) -> dict[str, Any]:
         "label_schema_version": LABEL_SCHEMA_VERSION,
         "task": config.task,
         "target": job.target,
-        **CONVENTIONS[config.task],
+        **label_codec(config.task).conventions,
         "frame": "upright",
         "model": {
             "name": job.model.name,
@@ -147,7 +148,7 @@ def _provenance(job: Job, counts: dict[str, int]) -> dict[str, str]:
         "labels": job.store.uri,
         "task": config.task,
         "values": job.target,
-        "convention": CONVENTIONS[config.task]["convention"],
+        "convention": label_codec(config.task).conventions["convention"],
         "model": job.model.uri,
         "model digest": job.model.digest,
         "processing": f"longest side {size} px" if size else "each image at its own size",

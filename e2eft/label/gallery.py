@@ -13,9 +13,10 @@ from e2eft.corpora.corpus import Corpus
 from e2eft.corpora.reading import ANY_SIZE, read_image
 from e2eft.images.decoder import decode_image
 from e2eft.images.reasons import DEGRADATIONS, ImageError
-from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+from e2eft.images.resize import fitted_size, resize_rgb
 from e2eft.labels.index import OK, REJECTED, read_label
 from e2eft.storage import Store, open_store
+from e2eft.tasks.labels import LabelCodec
 from e2eft.views.gallery import GalleryCard, GalleryLedger, GalleryRejection, write_gallery
 
 SIDE_PX = 512
@@ -26,6 +27,7 @@ def render_gallery(
     corpus: Corpus,
     index: pa.Table,
     labels: Store,
+    codec: LabelCodec,
     provenance: Mapping[str, str],
     *,
     images: int,
@@ -34,15 +36,16 @@ def render_gallery(
     """One HTML page: `images` labels spread over the corpus, and the rejections by reason.
 
     Args:
-        index: INDEX_SCHEMA, every image once, by index.
+        index: of `index_schema`, every image once, by index.
         labels: the store in which the index's paths lie.
+        codec: what they are.
         provenance: shown as a table.
     """
     kept = index.filter(field("status") != REJECTED)
     shown = min(images, len(kept))
     chosen = np.unique(np.linspace(0, max(len(kept) - 1, 0), shown).round().astype(int))
     rows = kept.take(pa.array(chosen)).to_pylist() if len(kept) else []
-    cards = [_card(corpus, row, labels, max_pixels) for row in rows]
+    cards = [_card(corpus, row, labels, codec, max_pixels) for row in rows]
     return write_gallery(
         f"Labels of {corpus.uri}",
         provenance,
@@ -54,7 +57,7 @@ def render_gallery(
 
 
 def _card(
-    corpus: Corpus, row: dict[str, Any], labels: Store, max_pixels: int
+    corpus: Corpus, row: dict[str, Any], labels: Store, codec: LabelCodec, max_pixels: int
 ) -> GalleryCard | None:
     (planned,) = corpus.plan.slice(row["index"], 1).to_pylist()
     try:
@@ -67,19 +70,15 @@ def _card(
         return None
     height, width = image.size
     size = fitted_size(height, width, min(SIDE_PX, max(height, width)))
-    label = read_label(labels, row)
+    label = read_label(labels, row, codec)
     note = "; ".join(DEGRADATIONS[name] for name in row["reason"].split("+") if name)
     facts = {"megapixels": row["width"] * row["height"] / 1e6, "seconds": row["seconds"]}
-    shown = resize_rgb(image.rgb, size)
-    if row["depth_path"]:
-        near, far = np.quantile(label, (0.02, 0.98))
-        scores = {"depth range": float(far - near), **facts}
-        return GalleryCard(
-            key=row["key"], image=shown, depth=resize_depth(label, size), scores=scores, note=note
-        )
-    scores = {"facing camera": float(-np.nanmean(label[..., 2])), **facts}
     return GalleryCard(
-        key=row["key"], image=shown, normals=resize_normals(label, size), scores=scores, note=note
+        key=row["key"],
+        image=resize_rgb(image.rgb, size),
+        figures=(codec.figure(codec.resize(label, size)),),
+        scores=codec.facts(label) | facts,
+        note=note,
     )
 
 

@@ -18,6 +18,7 @@ from e2eft.model.hub import ModelError
 from e2eft.model.pinned import model_files
 from e2eft.model.source import ModelSource
 from e2eft.storage import inside
+from e2eft.tasks import get_task
 from e2eft.walk import digest_files
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ class Labeller:
         import torch
 
         from e2eft.model.pretrained import load_estimator
-        from e2eft.tasks import get_task
 
         source, copy = _on_this_machine(model)
         try:

@@ -29,6 +29,7 @@ from e2eft.label.graph import reserved
 from e2eft.label.sampling import LabelError, filled_in, target_of, tell_if_mirrored
 from e2eft.labels.index import KIND
 from e2eft.storage import Store, absolute, on_this_disk, open_store
+from e2eft.tasks import label_codecs
 from e2eft.tracking import check_tracking, download_model, is_registry_uri
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 MODEL_PIN = "plan/model.json"
 GALLERY = "gallery.html"
-_LABELS = {"depth": (".png",), "normals": (".png",), "npy": (".npy", ".normals.npy"),
-           "preview": (".jpg",)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -264,19 +263,26 @@ def owned_by(store: Store) -> Owned:
 
 
 def _labels_of(store: Store) -> Callable[[str], bool]:
+    patterns = [
+        pattern.partition("*")
+        for codec in label_codecs()
+        for pattern in (codec.path("*"), codec.npy_path("*"))
+    ]
+    patterns.append(("preview/", "*", ".jpg"))
     names: set[str] | None = None
 
     def is_label(path: str) -> bool:
         nonlocal names
-        folder, _, file = path.partition("/")
-        if folder not in _LABELS:
+        between = [
+            path.removeprefix(start).removesuffix(end)
+            for start, _, end in patterns
+            if path.startswith(start) and path.endswith(end)
+        ]
+        if not between:
             return False
         if names is None:
             names = _planned_names(store)
-        return any(
-            file.endswith(ending) and file.removesuffix(ending) in names
-            for ending in _LABELS[folder]
-        )
+        return not names.isdisjoint(between)
 
     return is_label
 

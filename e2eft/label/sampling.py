@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from e2eft.artifacts import Artifact, Place
 from e2eft.config import LabelConfig, as_begun
 from e2eft.errors import E2eftError
+from e2eft.tasks import get_task, label_codec
 
 if TYPE_CHECKING:
     from e2eft.model.card import ModelCard
@@ -30,7 +31,7 @@ def filled_in(
     resumed, as it was when that began.
 
     Raises:
-        LabelError: if it began to write normals in other axes than the model's.
+        LabelError: if it began to write directions in other axes than the model's.
     """
     from e2eft.model.card import CARD_NAME
 
@@ -39,9 +40,10 @@ def filled_in(
     if record is not None and record.identity_version < 3:
         sampling = as_begun(sampling, record.identity_version)
         if model.source.text(CARD_NAME) is None:
-            if config.task == "normals" and (card.axes != RIGHT_UP or not card.full_z_range):
+            is_right_up = card.axes == RIGHT_UP and card.full_z_range
+            if label_codec(config.task).has_directions and not is_right_up:
                 raise LabelError(
-                    f"{config.out} was begun when the normals of {model.name} were taken for "
+                    f"{config.out} was begun when the {config.task} of {model.name} were taken for "
                     f"{RIGHT_UP}, which they are not; use another --out"
                 )
             card = replace(card, processing_size=0)  # An index was not asked for a size.
@@ -53,20 +55,21 @@ def target_of(card: ModelCard, task: str) -> str:
     """What the labels' values mean: in the card's words, or the task's, with which torch comes."""
     if card.target:
         return card.target
-    from e2eft.tasks import get_task
-
     return get_task(task).read_from(card.axes, card.full_z_range).target
 
 
 def tell_if_mirrored(labels: Artifact) -> Artifact:
-    """The same; warns of normals that were written before it was known which way they point."""
+    """The same; warns of directions that were written before it was known which way they point."""
+    task = labels.details["task"]
     card = labels.details["model"].get("card", {})
     unread = "axes" not in card and card.get("task") == "image"
-    if labels.details["task"] == "normals" and unread and card.get("initial_latent") == "zeros":
+    is_e2e_ft = unread and card.get("initial_latent") == "zeros"
+    if is_e2e_ft and label_codec(task).has_directions:
         log.warning(
-            "%s: these normals are of a released E2E-FT model and were taken for %s, but have x to "
+            "%s: these %s are of a released E2E-FT model and were taken for %s, but have x to "
             "the left; label anew with another --out",
             labels.uri,
+            task,
             RIGHT_UP,
         )
     return labels

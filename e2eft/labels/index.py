@@ -1,16 +1,15 @@
 """Labels and their index: where they lie, and how they are read without model or Ray.
 
-    depth/NAME.png          16-bit: 65535 x affine-invariant linear depth, 0 near, 1 far
-    normals/NAME.png        8-bit: 127.5 (n + 1), rounded, right-up-viewer axes; (0, 0, 0) unknown
-    npy/NAME.npy            float32 [h w], the same depth unrounded (on request)
-    npy/NAME.normals.npy    float32 [h w 3], unit normals in OpenCV camera axes; NaN unknown
-    preview/NAME.jpg        depth in colours, for people only
+    TASK/NAME.png           the label as a picture; depth/NAME.png, say
+    npy/NAME...             the same as float32, unrounded; some tasks' on request only
+    preview/NAME.jpg        in colours, for people only; not of all tasks
     index/part-NNNNNN.parquet   one row for every planned image: what became of it, and why
     retried/NNNNNN.parquet      rows that count instead, of images that were tried again
 
-A label lies on the upright image pixel by pixel, at its full size. Every PNG says in its text
-chunks what its numbers mean. A part's index is written after all of its files: if it is there, they
-are. The manifest lists the index with digests, and the index the digests of the labels.
+A label lies on the upright image pixel by pixel, at its full size. What its numbers are, its task
+says (`e2eft.tasks`), and every PNG in its text chunks. A part's index is written after all of its
+files: if it is there, they are. The manifest lists the index with digests, and the index the
+digests of the labels.
 """
 
 import io
@@ -28,13 +27,9 @@ import pyarrow.parquet as pq
 from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, sha256
 from e2eft.errors import DamagedError
 from e2eft.images.npy import decode_npy
-from e2eft.labels.codecs import (
-    CONVENTIONS,
-    decode_depth_png,
-    decode_normals_png,
-    is_label_shape,
-)
 from e2eft.storage import Store
+from e2eft.tasks import label_codec, label_codecs
+from e2eft.tasks.labels import LabelCodec
 
 KIND = "labels"
 LABEL_SCHEMA_VERSION = 1
@@ -47,43 +42,50 @@ def _column(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
-INDEX_SCHEMA = pa.schema(
-    [
-        _column("index", pa.int64()),
-        _column("part", pa.int32()),
-        _column("key", pa.string()),
-        _column("uri", pa.string()),
-        _column("status", pa.string()),
-        _column("reason", pa.string()),
-        _column("detail", pa.string()),
-        _column("width", pa.int32()),
-        _column("height", pa.int32()),
-        _column("label_width", pa.int32()),
-        _column("label_height", pa.int32()),
-        _column("processing_width", pa.int32()),
-        _column("processing_height", pa.int32()),
-        _column("exif_orientation", pa.int16()),
-        _column("mode", pa.string()),
-        _column("source_sha256", pa.string()),
-        _column("depth_path", pa.string()),
-        _column("normals_path", pa.string()),
-        _column("npy_path", pa.string()),
-        _column("preview_path", pa.string()),
-        _column("label_sha256", pa.string()),
-        _column("npy_sha256", pa.string()),
-        _column("seconds", pa.float32()),
-    ]
-)
-"""One terminal row an image. Text is "" where there is nothing to say, numbers are 0, never null.
+def picture_columns() -> tuple[str, ...]:
+    """The index's columns with the paths of labels, one a task."""
+    return tuple(codec.column for codec in label_codecs())
 
-status: `ok`, `ok_degraded` or `rejected`; reason: of `DEGRADATIONS` (joined by "+") or `REASONS`;
-width, height: of the upright image, as its label's; processing_*: at which the model saw it.
-"""
+
+def index_schema() -> pa.Schema:
+    """One terminal row an image. Text is "" where there is nothing to say, numbers are 0, never
+    null.
+
+    status: `ok`, `ok_degraded` or `rejected`; reason: of `DEGRADATIONS` (joined by "+") or
+    `REASONS`; width, height: of the upright image, as its label's; processing_*: at which the model
+    saw it.
+    """
+    return pa.schema(
+        [
+            _column("index", pa.int64()),
+            _column("part", pa.int32()),
+            _column("key", pa.string()),
+            _column("uri", pa.string()),
+            _column("status", pa.string()),
+            _column("reason", pa.string()),
+            _column("detail", pa.string()),
+            _column("width", pa.int32()),
+            _column("height", pa.int32()),
+            _column("label_width", pa.int32()),
+            _column("label_height", pa.int32()),
+            _column("processing_width", pa.int32()),
+            _column("processing_height", pa.int32()),
+            _column("exif_orientation", pa.int16()),
+            _column("mode", pa.string()),
+            _column("source_sha256", pa.string()),
+            *(_column(name, pa.string()) for name in picture_columns()),
+            _column("npy_path", pa.string()),
+            _column("preview_path", pa.string()),
+            _column("label_sha256", pa.string()),
+            _column("npy_sha256", pa.string()),
+            _column("seconds", pa.float32()),
+        ]
+    )
 
 
 def blank_row(planned: dict[str, Any]) -> dict[str, Any]:
     """The index row of an image of the plan of which nothing is known yet."""
-    row = {field.name: "" if pa.types.is_string(field.type) else 0 for field in INDEX_SCHEMA}
+    row = {field.name: "" if pa.types.is_string(field.type) else 0 for field in index_schema()}
     return row | {name: planned[name] for name in ("index", "part", "key", "uri")}
 
 
@@ -94,7 +96,7 @@ def part_path(part: int) -> str:
 
 def encode_index(rows: pa.Table, job: str = "") -> bytes:
     """Index rows as one Parquet file, sorted by index. job: digest of what it was made for."""
-    table = rows.cast(INDEX_SCHEMA).sort_by("index").combine_chunks()
+    table = rows.cast(index_schema()).sort_by("index").combine_chunks()
     if job:
         table = table.replace_schema_metadata({JOB_KEY: job})
     sink = io.BytesIO()
@@ -110,8 +112,17 @@ class LabelIndex:
 
     @property
     def task(self) -> str:
-        """`depth` or `normals`."""
+        """Its name; see `e2eft.tasks.TASKS`."""
         return self.artifact.details["task"]
+
+    @property
+    def codec(self) -> LabelCodec:
+        """What the labels are.
+
+        Raises:
+            ValueError: if this program does not know their task.
+        """
+        return label_codec(self.task)
 
     @property
     def uri(self) -> str:
@@ -125,8 +136,8 @@ class LabelIndex:
 
     @property
     def kind(self) -> str:
-        """What the numbers are: `affine_depth` or `normals`."""
-        return CONVENTIONS[self.task]["kind"]
+        """What the numbers are: `affine_depth` or `normals`, say."""
+        return self.codec.kind
 
     @cached_property
     def store(self) -> Store:
@@ -134,8 +145,8 @@ class LabelIndex:
 
     @cached_property
     def table(self) -> pa.Table:
-        """Every row of the index, INDEX_SCHEMA, by index; of images that were tried again, the row
-        of the newest generation in which that changed anything."""
+        """Every row of the index, of `index_schema`, by index; of images that were tried again, the
+        row of the newest generation in which that changed anything."""
         return with_rows(read_index(self.store), retried_rows(self.artifact))
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -157,30 +168,25 @@ class LabelIndex:
         return {row["key"]: row for row in self.rows() if row["status"] != REJECTED}
 
     def read(self, row: dict[str, Any]) -> np.ndarray:
-        """The label of a row: depth float32 `[h w]` in [0, 1], or unit normals float32 `[h w 3]` in
-        OpenCV camera axes, NaN unknown.
+        """The label of a row: float32 `[h w]` or `[h w 3]`, as its task's codec says.
 
         Raises:
             ArtifactError: if that image was rejected.
             StorageError: if the file is gone.
             ValueError: if it is damaged, or no label of its task.
         """
-        return read_label(self.store, row)
+        return read_label(self.store, row, self.codec)
 
 
-def read_label(store: Store, row: dict[str, Any]) -> np.ndarray:
+def read_label(store: Store, row: dict[str, Any], codec: LabelCodec) -> np.ndarray:
     """See `LabelIndex.read`."""
     if row["npy_path"]:
         label = decode_npy(store.read(row["npy_path"]))
-        if label.dtype.kind != "f" or not is_label_shape(
-            label.shape, 3 if row["normals_path"] else 2
-        ):
+        if not codec.is_label(label):
             raise ValueError(f"{row['npy_path']} is {label.dtype} {label.shape}, which is no label")
         return label
-    if row["depth_path"]:
-        return decode_depth_png(store.read(row["depth_path"]))
-    if row["normals_path"]:
-        return decode_normals_png(store.read(row["normals_path"]))
+    if row[codec.column]:
+        return codec.decode(store.read(row[codec.column]))
     raise ArtifactError(f"{row['key']!r} has no label: {row['reason']} ({row['detail']})")
 
 
@@ -205,9 +211,7 @@ def read_index(store: Store, job: str = "") -> pa.Table:
                 f"{store.uri}/{part_path(part)} was made by a job with another configuration that "
                 "has been replaced; delete it and run again"
             )
-    return pa.concat_tables(
-        [table.cast(INDEX_SCHEMA) for table in tables] or [INDEX_SCHEMA.empty_table()]
-    )
+    return pa.concat_tables([_of_now(table) for table in tables] or [index_schema().empty_table()])
 
 
 def retried_path(generation: int) -> str:
@@ -217,16 +221,16 @@ def retried_path(generation: int) -> str:
 
 def retried_rows(labels: Artifact) -> pa.Table:
     """The index rows that later generations have changed, each as in the newest of them."""
-    rows = INDEX_SCHEMA.empty_table()
+    rows = index_schema().empty_table()
     named = ((file.called, file.path) for file in labels.files)
     for name, path in sorted(named):
         if name.startswith("retried/"):
-            rows = with_rows(rows, _index_part(labels.store, path).cast(INDEX_SCHEMA))
+            rows = with_rows(rows, _of_now(_index_part(labels.store, path)))
     return rows
 
 
 def with_rows(table: pa.Table, changed: pa.Table) -> pa.Table:
-    """An index with some of its rows changed; both of INDEX_SCHEMA."""
+    """An index with some of its rows changed; both of `index_schema`."""
     kept = table.filter(~pc.field("index").isin(changed["index"].to_pylist()))
     return pa.concat_tables([kept, changed]).sort_by("index")
 
@@ -240,6 +244,17 @@ def _index_part(store: Store, path: str) -> pa.Table:
             f"{store.uri}/{path} cannot be read ({why}); put back what was there; of labels that "
             "are not finished, delete it and run again"
         ) from None
+
+
+def _of_now(rows: pa.Table) -> pa.Table:
+    """Index rows of `index_schema`, also those that are older than a task, of which they have no
+    label."""
+    for name in picture_columns():
+        if name not in rows.column_names:
+            none = pa.array([""] * len(rows), pa.string())
+            rows = rows.append_column(_column(name, pa.string()), none)
+    schema = index_schema()
+    return rows.select([name for name in schema.names if name in rows.column_names]).cast(schema)
 
 
 def open_labels(uri: str) -> LabelIndex:
@@ -262,9 +277,9 @@ def verify_labels(index: LabelIndex) -> list[str]:
     """Reads every label file again; returns the paths that are missing or changed."""
     present = {path for path, _ in index.store.list()}
     bad: list[str] = []
+    column = index.codec.column
     for row in index.rows():
-        files = {row["depth_path"] or row["normals_path"]: row["label_sha256"],
-                 row["npy_path"]: row["npy_sha256"]}  # fmt: skip
+        files = {row[column]: row["label_sha256"], row["npy_path"]: row["npy_sha256"]}
         files.pop("", None)
         bad += [
             path

@@ -1,26 +1,29 @@
 """Labels that another program wrote: a tree of .npy or .png files beside the images' own tree.
 
-depth     .npy float [h w], [1 h w] or [h w 1]; .png 16-bit, 65535 x the value
-normals   .npy float [h w 3] or [3 h w]; .png 8-bit, 127.5 (n + 1); of length 1, or 0 where they
-          are unknown; in axes that the user names
+What they may hold, each task says (`LabelCodec.from_others`).
 """
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from e2eft.artifacts import Parent
 from e2eft.corpora.mistaken import what_else
-from e2eft.geometry.normals import Axes, convert_axes, lengths_of, why_not_normals
 from e2eft.images.decoder import DATASET_PIXELS, load_picture
 from e2eft.images.npy import decode_npy
-from e2eft.labels.codecs import DEPTH_CODES
 from e2eft.labels.index import OK, blank_row
 from e2eft.storage import MissingError, Store, open_store
 from e2eft.storage.base import Found
+from e2eft.tasks import label_codec
+from e2eft.tasks.labels import LabelCodec
+
+if TYPE_CHECKING:
+    from e2eft.geometry.normals import Axes
 
 ENDINGS = (".npy", ".png")
 
@@ -29,12 +32,14 @@ ENDINGS = (".npy", ".png")
 class LabelTree:
     """Labels by the keys of the images they belong to.
 
-    kind: `affine_depth`, `affine_disparity` or `normals`: what the numbers are.
+    task: its name. kind: what the numbers are: `affine_depth`, `affine_disparity`, `normals`, ...
+    axes: of directions.
     pattern: path of a key's label, of `{key}`, its `{folder}` and its `{name}`; None: the names of
         `customary_paths`.
     """
 
     store: Store
+    task: str
     kind: str
     axes: Axes = "right-up-viewer"
     pattern: str | None = None
@@ -49,8 +54,9 @@ class LabelTree:
         return ()
 
     @property
-    def task(self) -> str:
-        return "normals" if self.kind == "normals" else "depth"
+    def codec(self) -> LabelCodec:
+        """What the labels are."""
+        return label_codec(self.task)
 
     def _files(self) -> dict[str, Found]:
         """By relative path. Not kept: this object goes to every task that reads labels."""
@@ -73,7 +79,7 @@ class LabelTree:
             path = next((path for path in self._paths(key) if path in files), None)
             if path is None:
                 continue
-            column = "npy_path" if path.endswith(".npy") else f"{self.task}_path"
+            column = "npy_path" if path.endswith(".npy") else self.codec.column
             planned = {"index": index, "part": 0, "key": key, "uri": key}
             rows[key] = blank_row(planned) | {"status": OK, column: path}
         return rows
@@ -86,53 +92,21 @@ class LabelTree:
         yield self.pattern.format(key=key, folder=folder, name=name).lstrip("/")
 
     def read(self, row: dict[str, Any]) -> np.ndarray:
-        """As `LabelIndex.read`; depth has whatever range the file has.
+        """As `LabelIndex.read`, but of whatever range the file has.
 
         Raises:
-            ValueError: for a file of another type or shape, or normals that are none.
+            ValueError: for a file of another type or shape, or numbers that cannot be of the task.
         """
-        path = row["npy_path"] or row[f"{self.task}_path"]
+        path = row["npy_path"] or row[self.codec.column]
         content = self.store.read(path)
-        values = decode_npy(content) if path.endswith(".npy") else self._decode_png(content, path)
+        if path.endswith(".npy"):
+            values = decode_npy(content)
+        else:
+            codes = np.asarray(load_picture(content, DATASET_PIXELS))
+            values = self.codec.from_others_png(codes, path)
         if not np.issubdtype(values.dtype, np.floating):
             raise ValueError(f"{path} holds {values.dtype}, expected floating point")
-        return self._normals(values, path) if self.task == "normals" else _depth(values, path)
-
-    def _decode_png(self, content: bytes, path: str) -> np.ndarray:
-        codes = np.asarray(load_picture(content, DATASET_PIXELS))
-        if self.task == "depth":
-            if codes.dtype not in (np.uint16, np.int32) or codes.ndim != 2:
-                raise ValueError(f"{path} is {codes.dtype} {codes.shape}, expected 16-bit grey")
-            return codes / DEPTH_CODES
-        if codes.dtype != np.uint8 or codes.ndim != 3:
-            raise ValueError(f"{path} is {codes.dtype} {codes.shape}, expected 8-bit RGB")
-        values = codes[..., :3] / 127.5 - 1
-        values[(codes[..., :3] == 0).all(axis=-1)] = np.nan
-        return values
-
-    def _normals(self, values: np.ndarray, path: str) -> np.ndarray:
-        if values.ndim == 3 and values.shape[0] == 3 != values.shape[2]:
-            values = np.moveaxis(values, 0, -1)
-        if values.ndim != 3 or values.shape[2] != 3:
-            raise ValueError(f"{path} has shape {values.shape}, expected [h w 3] or [3 h w]")
-        values = values.astype(np.float64)
-        if reason := why_not_normals(values):
-            raise ValueError(f"{path}: {reason}")
-        length = lengths_of(values)[..., None]
-        known = np.isfinite(length) & (length > 0)
-        unit = np.divide(values, length, out=np.full_like(values, np.nan), where=known)
-        return convert_axes(unit.astype(np.float32), self.axes, "opencv")
-
-
-def _depth(values: np.ndarray, path: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
-    squeezed = values.reshape([side for side in values.shape if side != 1] or [1])
-    if values.ndim == 2:
-        return values
-    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]) and squeezed.ndim == 2:
-        return squeezed
-    raise ValueError(f"{path} has shape {values.shape}, expected [h w], [1 h w] or [h w 1]")
+        return self.codec.from_others(values, path, self.axes)
 
 
 def customary_paths(key: str) -> Iterator[str]:
@@ -148,8 +122,8 @@ def customary_paths(key: str) -> Iterator[str]:
         yield f"{folder}{slash}{file}"
 
 
-def open_label_tree(uri: str, kind: str, axes: Axes, pattern: str | None) -> LabelTree:
-    """The labels below `uri`.
+def open_label_tree(uri: str, task: str, kind: str, axes: Axes, pattern: str | None) -> LabelTree:
+    """The labels below `uri`; for the rest see `LabelTree`.
 
     Raises:
         ValueError: for a pattern with unknown fields.
@@ -167,4 +141,4 @@ def open_label_tree(uri: str, kind: str, axes: Axes, pattern: str | None) -> Lab
     if next(store.scan(), None) is None:
         said = what_else(uri, "labels") or f"{uri} is not there, or holds no file"
         raise MissingError(f"--labels {said}")
-    return LabelTree(store, kind, axes, pattern)
+    return LabelTree(store, task, kind, axes, pattern)

@@ -14,6 +14,7 @@ from e2eft.config import (
     LabelsAxes,
     SamplingConfig,
     Spacing,
+    TaskName,
 )
 from e2eft.errors import MissingError
 from e2eft.model.hub import ModelError
@@ -32,16 +33,16 @@ def _size(value: int) -> int:
 class ModelCard:
     """What a folder of weights does not say by itself; `e2eft.json` beside `model_index.json`.
 
-    task: `depth`, `normals`, or `image` for a model that does not say which, or is no estimator.
+    task: its name, or `image` for a model that does not say which, or is no estimator.
     target: what the decoded image stands for, in the task's words.
     initial_latent, steps, spacing: how the model wants to be run.
     prompt_tokens: length of the embedded empty prompt it was trained with.
     processing_size: longest image side in pixels it was trained at; 0: each image's own.
-    axes: of normals, in the decoded image. full_z_range: whether that holds all of z in [-1, 1], or
-    its half [0, 1] drawn out to that.
+    axes: of directions, in the decoded image. full_z_range: whether that holds all of z in [-1, 1],
+    or its half [0, 1] drawn out to that.
     """
 
-    task: Literal["depth", "normals", "image"]
+    task: Literal[TaskName, "image"]
     target: str = ""
     initial_latent: InitialLatent = "gaussian"
     steps: Annotated[int, Field(ge=1)] = 1

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from e2eft.config import SamplingConfig
 from e2eft.model.estimator import Estimator
-from e2eft.tasks import GeometryTask
+from e2eft.tasks.base import GeometryTask
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ def predict(
     sampling: SamplingConfig,
     batch_size: int = 8,
 ) -> list[np.ndarray]:
-    """Predictions at the processing size: depth float32 `[h w]`, normals float32 `[h w 3]` (OpenCV
-    axes).
+    """Predictions at the processing size: labels of the task, float32 `[h w]` or `[h w 3]`.
 
     Images of equal size share a forward pass; the order of the results is that of the images.
-    Normals are read in the axes that the model's card says they are in.
+    Directions are read in the axes that the model's card says they are in.
     """
     task = task.read_from(estimator.card.axes, estimator.card.full_z_range)
     by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -31,7 +31,7 @@ from e2eft.model.libraries import (
 )
 from e2eft.model.pinned import brought_here, model_files
 from e2eft.model.prediction import NoiseSchedule
-from e2eft.model.recognition import IMAGE_PIPELINE, PIPELINES, require_input
+from e2eft.model.recognition import IMAGE_PIPELINE, require_input
 from e2eft.model.sound import require_sound
 from e2eft.model.source import ModelSource, recognized
 from e2eft.model.weights import (
@@ -43,6 +43,7 @@ from e2eft.model.weights import (
     require_weights,
     tensors_of,
 )
+from e2eft.tasks import label_codec
 
 _RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
@@ -274,8 +275,8 @@ def export_model(
 ) -> Path:
     """Writes a complete model folder with `trailing` spacing baked into its scheduler.
 
-    Depth and normals models load with `MarigoldDepthPipeline` / `MarigoldNormalsPipeline`
-    unchanged. Those pipelines start from Gaussian noise unless given `latents`: pass zeros to a
+    Models load unchanged with their task's pipeline of diffusers (`LabelCodec.pipeline`), if it has
+    one. Those pipelines start from Gaussian noise unless given `latents`: pass zeros to a
     model whose card says so.
 
     Args:
@@ -300,15 +301,15 @@ def export_model(
 def _pipeline_of(card: ModelCard) -> tuple[str, dict[str, Any]]:
     """The pipeline of diffusers that reads a model as its card does, and what that reads from the
     index."""
-    if card.task not in PIPELINES or card.axes != "right-up-viewer":
+    codec = None if card.task == "image" else label_codec(card.task)
+    if codec is None or codec.pipeline is None or card.axes != "right-up-viewer":
         return IMAGE_PIPELINE, {}
     settings: dict[str, Any] = {
         "default_denoising_steps": card.steps,
         "default_processing_resolution": card.processing_size,
         "prediction_type": card.task,
+        **codec.pipeline.fields,
     }
-    if card.task == "depth":
-        settings |= {"scale_invariant": True, "shift_invariant": True}
-    else:
+    if codec.has_directions:
         settings |= {"use_full_z_range": card.full_z_range}
-    return PIPELINES[card.task], settings
+    return codec.pipeline.name, settings

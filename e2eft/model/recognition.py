@@ -26,17 +26,11 @@ from e2eft.model.components import (
 )
 from e2eft.model.hub import ModelError
 from e2eft.model.others import kind_of
+from e2eft.tasks import label_codecs
 
 IMAGE_PIPELINE = "StableDiffusionPipeline"
 _IMAGE_PIPELINES = (IMAGE_PIPELINE, "StableDiffusionImg2ImgPipeline")
 """With the same parts."""
-PIPELINES = {"depth": "MarigoldDepthPipeline", "normals": "MarigoldNormalsPipeline"}
-_TASKS: dict[str, TaskName] = {
-    "MarigoldDepthPipeline": "depth",
-    "MarigoldNormalsPipeline": "normals",
-    "MarigoldPipeline": "depth",
-}
-"""Of Marigold's pipelines; the last is what its own code called it before diffusers had it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,16 @@ class Recognized:
         return self.in_channels > self.latent_channels
 
 
+def _marigold_tasks() -> dict[str, TaskName]:
+    """Of Marigold's pipelines, by all of their names."""
+    return {
+        name: codec.name
+        for codec in label_codecs()
+        if codec.pipeline
+        for name in (codec.pipeline.name, *codec.pipeline.formerly)
+    }
+
+
 def recognize(name: str, read: Reader, given: str = "") -> Recognized:
     """What a model is and how it is run.
 
@@ -79,7 +83,7 @@ def recognize(name: str, read: Reader, given: str = "") -> Recognized:
     pipeline = str(index.get("_class_name", ""))
     own = folder.text(CARD_NAME)
     has_card = bool(given) or own is not None
-    if pipeline not in (*_IMAGE_PIPELINES, *_TASKS) and not has_card:
+    if pipeline not in (*_IMAGE_PIPELINES, *_marigold_tasks()) and not has_card:
         raise folder.is_other(f"of a kind that is not known ({INDEX} says {pipeline or 'nothing'})")
     check_index(folder, index)
     unet, vae, text = (
@@ -120,7 +124,7 @@ def require_input(name: str, found: Recognized, settings: ModelConfig, *, condit
 
 
 def _check_target(folder: Folder, pipeline: str, index: dict[str, Any]) -> None:
-    task = _TASKS.get(pipeline)
+    task = _marigold_tasks().get(pipeline)
     predicts = index.get("prediction_type") or task
     if task is not None and predicts != task:
         raise folder.is_other(f"a Marigold model of {predicts}, not of {task}")
@@ -130,8 +134,8 @@ def _implied(
     folder: Folder, pipeline: str, index: dict[str, Any], sees_image: bool, scheduling: Scheduling
 ) -> tuple[str, ModelCard, str]:
     """The layout of a known pipeline, the card that it implies, and what must be said of that."""
-    if pipeline in _TASKS:
-        return _marigold(folder, pipeline, index, sees_image, scheduling.timesteps)
+    if task := _marigold_tasks().get(pipeline):
+        return _marigold(folder, pipeline, task, index, sees_image, scheduling.timesteps)
     if not sees_image:
         return "Stable Diffusion", ModelCard(task="image", initial_latent="none"), ""
     _check_e2e_ft(folder, pipeline, scheduling)
@@ -159,9 +163,13 @@ def _check_e2e_ft(folder: Folder, pipeline: str, scheduling: Scheduling) -> None
 
 
 def _marigold(
-    folder: Folder, pipeline: str, index: dict[str, Any], sees_image: bool, timesteps: int
+    folder: Folder,
+    pipeline: str,
+    task: TaskName,
+    index: dict[str, Any],
+    sees_image: bool,
+    timesteps: int,
 ) -> tuple[str, ModelCard, str]:
-    task = _TASKS[pipeline]
     if not sees_image:
         raise folder.is_other(f"a {pipeline} whose UNet does not see an image")
     steps, size = index.get("default_denoising_steps"), index.get("default_processing_resolution")

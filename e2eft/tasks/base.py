@@ -35,13 +35,8 @@ class GeometryTask(Protocol):
         ...
 
     @property
-    def truth(self) -> tuple[str, ...]:
-        """Which of `depth` and `normals` the loss looks at."""
-        ...
-
-    @property
-    def target_channels(self) -> int:
-        """Channels of the image: always 3, since the VAE reads and writes colour images."""
+    def modalities(self) -> tuple[str, ...]:
+        """Which of a frame's `depth` and `normals` the loss reads."""
         ...
 
     def read_from(self, axes: str, full_z_range: bool) -> GeometryTask:

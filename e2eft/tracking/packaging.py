@@ -5,6 +5,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from e2eft.config import TASK_NAMES
+
 PACKAGE = Path(__file__).parent.parent
 
 SERVED_SOURCE = (
@@ -55,7 +57,7 @@ def serving_signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    kinds = {"depth": "binary", "normals": "binary", "meta": "string", "error_code": "string"}
+    kinds = dict.fromkeys(TASK_NAMES, "binary") | {"meta": "string", "error_code": "string"}
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([ColSpec(kind, name) for name, kind in kinds.items()]),

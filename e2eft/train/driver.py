@@ -44,6 +44,7 @@ from e2eft.model.source import (
 )
 from e2eft.secrets import shown
 from e2eft.storage import MissingError, absolute, on_this_disk, open_store
+from e2eft.tasks import label_codec
 from e2eft.tracking import (
     NoRun,
     Run,
@@ -276,8 +277,10 @@ def _require_trainable(config: TrainConfig, base: Parent, *, deletes: bool) -> N
             from e2eft.model.pretrained import require_tensors
 
             require_tensors(find_model(name))
-    if config.task == "normals" and found.card.axes != "right-up-viewer":
-        log.info("the trained model's normals will be right-up-viewer, as diffusers reads them")
+    if label_codec(config.task).has_directions and found.card.axes != "right-up-viewer":
+        log.info(
+            "the trained model's %s will be right-up-viewer, as diffusers reads them", config.task
+        )
 
 
 def _require_cluster(config: TrainConfig) -> bool:

@@ -25,17 +25,16 @@ def depth_ranges_m(given: Sequence[float], shards: list[ShardIndex]) -> tuple[fl
 
 
 def require_one_making(shards: Sequence[ShardIndex], task: str) -> None:
-    """Raises ArtifactError if frames of one source come with normals that were made in two ways."""
-    if task != "normals":
-        return
+    """Raises ArtifactError if frames of one source come with maps of a task that were made in two
+    ways: with normals of depth, say."""
     first: dict[str, ShardIndex] = {}
     for index in shards:
         other = first.setdefault(index.artifact.details.get("source", ""), index)
-        then, now = (one.artifact.details.get("provenance", {}).get("normals")
+        then, now = (one.artifact.details.get("provenance", {}).get(task)
                      for one in (other, index))  # fmt: skip
         if then != now:
             raise ArtifactError(
-                f"{other.artifact.uri} has normals made as {then!r}, {index.artifact.uri} as "
+                f"{other.artifact.uri} has {task} made as {then!r}, {index.artifact.uri} as "
                 f"{now!r}: prepare one of them again in the other's way, or train without it"
             )
 

@@ -15,7 +15,7 @@ from e2eft.model.card import ModelCard
 from e2eft.model.codec import Codec
 from e2eft.model.estimator import Estimator
 from e2eft.model.prediction import pyramid_noise
-from e2eft.tasks import GeometryTask
+from e2eft.tasks.base import GeometryTask
 
 PYRAMID_STRENGTH = 0.9
 
@@ -26,8 +26,8 @@ class Objective(Protocol):
     estimator: Estimator
 
     @property
-    def truth(self) -> tuple[str, ...]:
-        """Which of `depth` and `normals` the loss looks at."""
+    def modalities(self) -> tuple[str, ...]:
+        """Which of a frame's `depth` and `normals` the loss reads."""
         ...
 
     def trainable(self) -> nn.Module:
@@ -97,8 +97,8 @@ class EndToEndObjective:
         self._bare = estimator.denoiser
 
     @property
-    def truth(self) -> tuple[str, ...]:
-        return self.task.truth
+    def modalities(self) -> tuple[str, ...]:
+        return self.task.modalities
 
     def trainable(self) -> nn.Module:
         return self._bare
@@ -149,8 +149,8 @@ class DiffusionObjective(EndToEndObjective):
         self._cache: dict[tuple[str, bool], tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
-    def truth(self) -> tuple[str, ...]:
-        return self.task.truth if self.settings.conditional else ()
+    def modalities(self) -> tuple[str, ...]:
+        return self.task.modalities if self.settings.conditional else ()
 
     def _latents(self, training: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
         """(image's latent, clean target, supervised mask at latent resolution)."""
@@ -248,23 +248,28 @@ class AutoencodingStep(nn.Module):
 
 
 class AutoencodingObjective:
-    """Trains a small VAE on colour images and on the targets of both tasks.
+    """Trains a small VAE on colour images and on the targets of depth and normals.
 
     Each frame appears as one of the three, drawn by its seed. The loss is the squared error, L1 on
     gradients, a little KL, and for depth the relative error that AbsRel will see.
     """
 
     def __init__(
-        self, estimator: Estimator, tasks: dict[str, GeometryTask], settings: Autoencoding
+        self,
+        estimator: Estimator,
+        depth: GeometryTask,
+        normals: GeometryTask,
+        settings: Autoencoding,
     ) -> None:
-        self.estimator, self.tasks, self.settings = estimator, tasks, settings
+        self.estimator, self.settings = estimator, settings
+        self.depth, self.normals = depth, normals
         estimator.codec.vae.requires_grad_(True)
         self._bare = AutoencodingStep(estimator.codec.vae)
         self._model: Any = self._bare
 
     @property
-    def truth(self) -> tuple[str, ...]:
-        return tuple(self.tasks)
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.depth.modalities, *self.normals.modalities)))
 
     def trainable(self) -> nn.Module:
         return self._bare
@@ -275,7 +280,7 @@ class AutoencodingObjective:
     def loss(self, training: TrainingBatch) -> Tensor:
         batch = training.batch
         depth, near_share = self._depth_target(batch)
-        normals, _ = self.tasks["normals"].encode_target(batch)
+        normals, _ = self.normals.encode_target(batch)
         device = batch.rgb.device
         generator = _micro_batch_generator(training, device)
         draw = torch.rand((len(batch), 1, 1, 1), generator=generator, device=device)
@@ -301,7 +306,7 @@ class AutoencodingObjective:
     def _depth_target(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The depth image, and the relative error in depth that a unit error in it makes, at most
         20."""
-        target, _ = self.tasks["depth"].encode_target(batch)
+        target, _ = self.depth.encode_target(batch)
         known = torch.where(batch.valid, batch.depth_m, torch.nan).flatten(1)
         near, far = torch.nanquantile(known, torch.tensor([0.02, 0.98], device=known.device), dim=1)
         half_range = ((far - near) / 2)[:, None, None]
@@ -309,8 +314,8 @@ class AutoencodingObjective:
         return target, torch.where(batch.valid, sensitivity, 0).nan_to_num(0).clamp(max=20)
 
     def picture(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        depth, _ = self.tasks["depth"].encode_target(batch)
-        normals, _ = self.tasks["normals"].encode_target(batch)
+        depth, _ = self.depth.encode_target(batch)
+        normals, _ = self.normals.encode_target(batch)
         wanted = torch.cat([batch.rgb, depth, normals], dim=-1)
         dtype = next(self._model.parameters()).dtype
         images = torch.cat([batch.rgb, depth, normals]).to(dtype)
@@ -328,7 +333,7 @@ class AutoencodingObjective:
         latents: list[Tensor] = []
         with torch.no_grad():
             for training in batches:
-                target, _ = self.tasks["depth"].encode_target(training.batch)
+                target, _ = self.depth.encode_target(training.batch)
                 for image in (training.batch.rgb, target):
                     latents.append(vae.encode(image).latent_dist.mean.flatten().cpu())
         vae.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
@@ -345,10 +350,14 @@ def _gradient_distance(a: Tensor, b: Tensor) -> Tensor:
 def build_objective(
     estimator: Estimator, tasks: dict[str, GeometryTask], config: TrainConfig
 ) -> Objective:
-    """The configured objective on this estimator."""
+    """The configured objective on this estimator.
+
+    Args:
+        tasks: all of them, by name.
+    """
     settings = config.objective
     if isinstance(settings, EndToEnd):
         return EndToEndObjective(estimator, tasks[config.task], config)
     if isinstance(settings, Diffusion):
         return DiffusionObjective(estimator, tasks[config.task], config, settings)
-    return AutoencodingObjective(estimator, tasks, settings)
+    return AutoencodingObjective(estimator, tasks["depth"], tasks["normals"], settings)

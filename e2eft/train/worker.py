@@ -22,7 +22,7 @@ from e2eft.errors import E2eftError
 from e2eft.model.pretrained import export_model, load_estimator
 from e2eft.model.source import ModelSource
 from e2eft.storage import be_patient
-from e2eft.tasks import get_task
+from e2eft.tasks import TASKS, get_task
 from e2eft.tracking import Run
 from e2eft.train.base import base_model
 from e2eft.train.errors import TrainingError
@@ -165,7 +165,7 @@ def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Obj
     if config.zero.precision == "bf16":
         estimator.codec.compute_dtype = torch.bfloat16
     # How far depth is supervised, each batch says of its dataset.
-    tasks = {name: get_task(name, max_depth_m=math.inf) for name in ("depth", "normals")}
+    tasks = {name: get_task(name, max_depth_m=math.inf) for name in TASKS}
     return build_objective(estimator, tasks, config)
 
 

@@ -21,39 +21,46 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
-from e2eft.views.colour import (
-    SPECTRAL,
-    Floats,
-    Pixels,
-    colour_depth,
-    colour_normals,
-    normals_ball,
-)
+from e2eft.views.colour import SPECTRAL, Floats, Pixels, normals_ball
 
-# The code of a depth in [0, 1] is 1 + depth * 65533, rounded; gallery.html decodes it.
+# The code of a value in [0, 1] is 1 + value * 65533, rounded; gallery.html decodes it.
 _CODE_INVALID = 0
 _CODE_SKY = 65535
 _CODE_SPAN = 65533
 
-_HISTOGRAM_BINS = 64
 _LISTED_PER_REASON = 200
 _OPEN_FAILURES = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryFigure:
+    """What a card shows of a label.
+
+    `label` is its name: one word, as people read it. `picture` uint8 `[h w 3]` lies on the card's
+    image, pixel on pixel. `legend` is HTML below it; gallery.html has styles for a `histogram`, a
+    `bar` of `SPECTRAL` with a `mark`, and its `ends`; for `axes`, and the `ball` of
+    `colour_normals`. `values` `[h w]` in [0, 1], NaN unknown, +inf sky, are what the pointer reads,
+    if there is anything to read.
+    """
+
+    label: str
+    picture: Pixels
+    legend: str = ""
+    values: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class GalleryCard:
     """One labelled image.
 
-    `image` uint8 `[h w 3]`; `depth` `[h w]` relative, 0 near to 1 far, NaN unknown, +inf sky;
-    `normals` `[h w 3]` unit, OpenCV camera, NaN unknown: labels lie on the image, pixel on pixel.
-    `scores` can be sorted and filtered by; one that isn't finite counts as missing. `note` says
-    why the label is a degraded one, "" if it isn't.
+    `image` uint8 `[h w 3]`; `figures`: what is shown of its labels. `scores` can be sorted and
+    filtered by; one that isn't finite counts as missing. `note` says why the label is a degraded
+    one, "" if it isn't.
     """
 
     key: str
     image: Pixels
-    depth: Floats | None = None
-    normals: Floats | None = None
+    figures: Sequence[GalleryFigure] = ()
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     note: str = ""
 
@@ -90,9 +97,9 @@ def write_gallery(
 
     `provenance` (model, digest, counts, ...) is shown as a table, in its order. Without `ledger`
     the counts are those of `cards` and `rejections`. Pictures are shrunk to `max_side_px`. The
-    depths that the pointer reads are picked, not averaged, at most `probe_side_px` a side, and kept
+    values that the pointer reads are picked, not averaged, at most `probe_side_px` a side, and kept
     in steps of 1/65533. `ValueError`, naming the card, if an array has another shape or range than
-    `GalleryCard` says.
+    `GalleryCard` and `GalleryFigure` say.
     """
     if max_side_px < 1 or probe_side_px < 1:
         raise ValueError(
@@ -117,7 +124,7 @@ def write_gallery(
             f'<option value="{_escaped(name)}">{_escaped(name)}</option>'
             for name in _score_names(cards)
         ),
-        "views": str(max((_count_labels(card) for card in cards), default=1)),
+        "views": str(max((len(card.figures) for card in cards), default=1)),
         "cards": "\n".join(_card_html(card, max_side_px, probe_side_px) for card in cards),
         "failures": _failures_html(rejections, ledger.rejected),
     }
@@ -125,17 +132,17 @@ def write_gallery(
     return re.sub(r"\{\{(\w+)\}\}", lambda marker: parts[marker[1]], template)
 
 
-def pack_depth(depth: Floats) -> Pixels:
-    """Relative depths `[h w]` as 16-bit codes in the pixels `[h w 3]` of a lossless picture.
+def pack_values(values: Floats) -> Pixels:
+    """Values `[h w]` in [0, 1] as 16-bit codes in the pixels `[h w 3]` of a lossless picture.
 
-    code = 256 * red + green: 0 for NaN, 65535 for +inf (sky), else 1 + 65533 * depth, rounded. Two
+    code = 256 * red + green: 0 for NaN, 65535 for +inf (sky), else 1 + 65533 * value, rounded. Two
     channels since browsers read pictures at 8 bits; no alpha since a canvas premultiplies by it.
     Blue is always 0: a reader that finds another value has a browser that alters what it reads.
     """
-    code = np.full(depth.shape, _CODE_INVALID, np.uint16)
-    known = np.isfinite(depth)
-    code[known] = 1 + np.rint(np.clip(depth[known].astype(np.float64), 0, 1) * _CODE_SPAN)
-    code[np.isposinf(depth)] = _CODE_SKY
+    code = np.full(values.shape, _CODE_INVALID, np.uint16)
+    known = np.isfinite(values)
+    code[known] = 1 + np.rint(np.clip(values[known].astype(np.float64), 0, 1) * _CODE_SPAN)
+    code[np.isposinf(values)] = _CODE_SKY
     return np.stack([code >> 8, code & 255, np.zeros_like(code)], axis=-1).astype(np.uint8)
 
 
@@ -145,17 +152,27 @@ def _require_card(card: GalleryCard) -> None:
         raise ValueError(
             f"{card.key!r}: image is {card.image.dtype} {shape}, expected uint8 [h w 3]"
         )
-    if card.depth is not None:
-        if card.depth.shape != shape[:2]:
-            raise ValueError(f"{card.key!r}: depth is {card.depth.shape}, the image {shape[:2]}")
-        finite = card.depth[np.isfinite(card.depth)]
-        if finite.size and not (finite.min() >= -1e-6 and finite.max() <= 1 + 1e-6):
+    for figure in card.figures:
+        if figure.picture.shape != shape or figure.picture.dtype != np.uint8:
             raise ValueError(
-                f"{card.key!r}: depth spans {finite.min():g} to {finite.max():g}, "
-                "expected relative depth, 0 (near) to 1 (far)"
+                f"{card.key!r}: the picture of {figure.label} is {figure.picture.dtype} "
+                f"{figure.picture.shape}, the image {shape}"
             )
-    if card.normals is not None and card.normals.shape != shape:
-        raise ValueError(f"{card.key!r}: normals are {card.normals.shape}, the image {shape}")
+        if figure.values is not None:
+            _require_relative(card, figure.label, figure.values)
+
+
+def _require_relative(card: GalleryCard, label: str, values: Floats) -> None:
+    if values.shape != card.image.shape[:2]:
+        raise ValueError(
+            f"{card.key!r}: {label} is {values.shape}, the image {card.image.shape[:2]}"
+        )
+    finite = values[np.isfinite(values)]
+    if finite.size and not (finite.min() >= -1e-6 and finite.max() <= 1 + 1e-6):
+        raise ValueError(
+            f"{card.key!r}: {label} spans {finite.min():g} to {finite.max():g}, "
+            f"expected relative {label}, 0 to 1"
+        )
 
 
 def _counted(cards: Iterable[GalleryCard], rejections: Iterable[GalleryRejection]) -> GalleryLedger:
@@ -166,10 +183,6 @@ def _counted(cards: Iterable[GalleryCard], rejections: Iterable[GalleryRejection
 
 def _score_names(cards: Iterable[GalleryCard]) -> list[str]:
     return list(dict.fromkeys(name for card in cards for name in card.scores))
-
-
-def _count_labels(card: GalleryCard) -> int:
-    return (card.depth is not None) + (card.normals is not None)
 
 
 def _escaped(text: str) -> str:
@@ -196,26 +209,24 @@ def _thumbnail(pixels: Pixels, max_side_px: int) -> str:
     return _data_uri(picture, "WEBP", quality=84, method=4)
 
 
-def _probe(depth: Floats, probe_side_px: int) -> str:
-    # Picked, not averaged: a mean of two sides of an edge is a depth that is nowhere.
-    height, width = _shrunk_size(depth.shape[0], depth.shape[1], probe_side_px)
-    rows = ((np.arange(height) + 0.5) * depth.shape[0] / height).astype(np.intp)
-    columns = ((np.arange(width) + 0.5) * depth.shape[1] / width).astype(np.intp)
-    codes = pack_depth(depth[np.ix_(rows, columns)])
+def _probe(values: Floats, probe_side_px: int) -> str:
+    # Picked, not averaged: a mean of two sides of an edge is a value that is nowhere.
+    height, width = _shrunk_size(values.shape[0], values.shape[1], probe_side_px)
+    rows = ((np.arange(height) + 0.5) * values.shape[0] / height).astype(np.intp)
+    columns = ((np.arange(width) + 0.5) * values.shape[1] / width).astype(np.intp)
+    codes = pack_values(values[np.ix_(rows, columns)])
     return _data_uri(Image.fromarray(codes), "PNG", compress_level=9)
 
 
 def _card_html(card: GalleryCard, max_side_px: int, probe_side_px: int) -> str:
     image = f'<img class=before alt="" src="{_thumbnail(card.image, max_side_px)}">'
     figures: list[str] = []
-    if card.depth is not None:
-        after = _thumbnail(colour_depth(card.depth, near=0.0, far=1.0), max_side_px)
-        probe = f'data-probe="{_probe(card.depth, probe_side_px)}"'
-        figures.append(_figure_html(card, "depth", image, after, probe, _depth_legend(card.depth)))
+    for figure in card.figures:
+        after, probe = _thumbnail(figure.picture, max_side_px), ""
+        if figure.values is not None:
+            probe = f'data-probe="{_probe(figure.values, probe_side_px)}"'
+        figures.append(_figure_html(card, figure.label, image, after, probe, figure.legend))
         image = ""  # The script shows it again in the next figure; once is enough to carry.
-    if card.normals is not None:
-        after = _thumbnail(colour_normals(card.normals), max_side_px)
-        figures.append(_figure_html(card, "normals", image, after, "", _NORMALS_LEGEND))
     if not figures:
         figures.append(f'<figure><div class=stage style="{_ratio(card)}">{image}</div></figure>')
     finite = {name: value for name, value in card.scores.items() if math.isfinite(value)}
@@ -251,25 +262,6 @@ def _figure_html(
 
 def _ratio(card: GalleryCard) -> str:
     return f"aspect-ratio:{card.image.shape[1]}/{card.image.shape[0]}"
-
-
-_NORMALS_LEGEND = (
-    "<div class=axes><span class=ball></span>"
-    "<span>red <b>right</b></span><span>green <b>up</b></span><span>blue <b>viewer</b></span></div>"
-)
-
-
-def _depth_legend(depth: Floats) -> str:
-    """A histogram over the colour bar: one axis for both, near to far. Heights are square roots."""
-    counts = np.histogram(depth[np.isfinite(depth)], _HISTOGRAM_BINS, (0.0, 1.0))[0]
-    heights = 20 * np.sqrt(counts / max(1, counts.max()))
-    steps = "".join(f"V{20 - h:.1f}h1" for h in heights)
-    return (
-        f'<svg class=histogram viewBox="0 0 {_HISTOGRAM_BINS} 20" preserveAspectRatio=none'
-        f' role=img aria-label="histogram of depth"><path d="M0 20{steps}V20Z"/></svg>'
-        "<div class=bar><i class=mark hidden></i></div>"
-        "<div class=ends><span>0 near</span><span>relative depth</span><span>far 1</span></div>"
-    )
 
 
 def _ledger_html(ledger: GalleryLedger, shown: int) -> str:

@@ -19,8 +19,8 @@ from e2eft import cli, evaluate
 from e2eft.artifacts import load_artifact, verify
 from e2eft.data.sample import check_sample
 from e2eft.data.shards import decode_row, open_shards
-from e2eft.labels.codecs import decode_depth_png
 from e2eft.labels.index import open_labels, verify_labels
+from e2eft.tasks import get_task, label_codec
 from e2eft.tracking.records import record_on
 from tests.frozen import (
     Frozen,
@@ -88,7 +88,6 @@ def assert_estimates_depth(run: str) -> None:
     from e2eft.model.inference import PreparedImage, predict
     from e2eft.model.pretrained import load_estimator
     from e2eft.model.source import find_model
-    from e2eft.tasks import get_task
 
     estimator = load_estimator(find_model(run))
     assert estimator.card.task == "depth"
@@ -336,7 +335,7 @@ def test_the_registered_model_is_served_with_its_own_code(
     labels = open_labels(untouched.uri("labels/finished"))
     rows = labels.by_key()
     for key, (_, png) in zip(keys[:2], said["answers"], strict=False):
-        depth = decode_depth_png(bytes.fromhex(png))
+        depth = label_codec("depth").decode(bytes.fromhex(png))
         np.testing.assert_allclose(depth, labels.read(rows[key]), atol=1e-3)
 
 

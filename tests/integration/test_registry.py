@@ -18,12 +18,11 @@ from e2eft.artifacts import Parent
 from e2eft.config import ModelConfig, SamplingConfig, TrackingConfig
 from e2eft.data.shards import decode_rgb
 from e2eft.images.reasons import ImageError
-from e2eft.labels.codecs import decode_depth_png, decode_normals_png
 from e2eft.model.card import ModelCard
 from e2eft.model.inference import PreparedImage, predict
 from e2eft.model.pretrained import export_model, load_estimator
 from e2eft.model.source import find_model
-from e2eft.tasks import get_task
+from e2eft.tasks import get_task, label_codec
 from e2eft.tracking import (
     RegisteredModel,
     download_model,
@@ -85,14 +84,13 @@ def images() -> list[bytes]:
 def expected_label(folder: Path, task_name: str, content: bytes) -> np.ndarray:
     """What the estimator itself says, put together from its parts for one image."""
     from e2eft.corpora.reading import content_seed
-    from e2eft.images.resize import fitted_size, resize_depth, resize_normals, resize_rgb
+    from e2eft.images.resize import fitted_size, resize_rgb
 
     estimator, rgb = load_estimator(find_model(str(folder))), decode_rgb(content)
     size = fitted_size(*rgb.shape[:2], PROCESSING_SIZE)
     image = PreparedImage(resize_rgb(rgb, size), rgb.shape[:2], content_seed(content, 0))
     (label,) = predict(estimator, get_task(task_name), [image], SamplingConfig())
-    resize = resize_depth if task_name == "depth" else resize_normals
-    return resize(label, rgb.shape[:2])
+    return label_codec(task_name).resize(label, rgb.shape[:2])
 
 
 @pytest.mark.deep
@@ -116,7 +114,7 @@ def test_a_process_with_only_the_declared_requirements_gives_the_same_answers(
         meta = json.loads(answers[number]["meta"])
         assert meta["task"] == "depth" and meta["size"] == list(expected.shape)
         assert max(meta["processing_size"]) == PROCESSING_SIZE
-        depth = decode_depth_png((tmp_path / f"{number}.depth").read_bytes())
+        depth = label_codec("depth").decode((tmp_path / f"{number}.depth").read_bytes())
         assert np.abs(depth - expected).max() < 2e-5
         assert (tmp_path / f"{number}.normals").read_bytes() == b""
     assert (tmp_path / "1.depth").read_bytes() == b""
@@ -144,10 +142,10 @@ def test_loaded_by_alias_it_answers_as_the_estimator_does(
     for number in (0, 2, 3):
         expected = expected_label(registered.model.folder, task, images[number])
         if task == "depth":
-            depth = decode_depth_png(answers["depth"][number])
+            depth = label_codec("depth").decode(answers["depth"][number])
             assert np.abs(depth - expected).max() < 2e-5
         else:
-            cosine = (decode_normals_png(answers["normals"][number]) * expected).sum(-1)
+            cosine = (label_codec("normals").decode(answers["normals"][number]) * expected).sum(-1)
             assert np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max() < 0.6
 
 

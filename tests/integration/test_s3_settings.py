@@ -93,7 +93,7 @@ def use_everything(prefix: str, folder: Path) -> None:
     labels = open_store(f"{uri}/labels")
     depth = np.ones((4, 5), np.float32)
     labels.write("x/img.npy", npy(depth))
-    tree = LabelTree(labels, "affine_depth")
+    tree = LabelTree(labels, "depth", "affine_depth")
     assert (tree.read(tree.label_rows(["x/img"])["x/img"]) == depth).all()
 
     archives, zipped, tarred = open_store(f"{uri}/archives"), io.BytesIO(), io.BytesIO()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from e2eft.tasks import AffineInvariantDepth, AngularNormals
+from e2eft.tasks.depth.task import AffineInvariantDepth
+from e2eft.tasks.normals.task import AngularNormals
 from tests.unit.tasks.batches import batch_of
 
 HEIGHT, WIDTH = 12, 16

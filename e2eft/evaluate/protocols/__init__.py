@@ -11,17 +11,21 @@ from collections.abc import Sequence
 from e2eft.config import EvaluateConfig
 from e2eft.evaluate.protocols.base import NATIVE, Departure, Means, Metric, ScoringProtocol
 from e2eft.evaluate.protocols.depth import (
-    DepthProtocol,
     LeastSquaresDepth,
     LeastSquaresDisparity,
     RansacLogDepth,
 )
-from e2eft.evaluate.protocols.normals import NormalsProtocol, PerImageMean, PooledPixels
+from e2eft.evaluate.protocols.normals import PerImageMean, PooledPixels
 from e2eft.evaluate.protocols.rules import FRAME_SIZES, SCORED_AS, UnfitFrameError
 
-DEPTH: tuple[type[DepthProtocol], ...] = (LeastSquaresDepth, LeastSquaresDisparity, RansacLogDepth)
-NORMALS: tuple[type[NormalsProtocol], ...] = (PerImageMean, PooledPixels)
-"""The first is the default of its task."""
+PROTOCOLS: tuple[type[ScoringProtocol], ...] = (
+    LeastSquaresDepth,
+    LeastSquaresDisparity,
+    RansacLogDepth,
+    PerImageMean,
+    PooledPixels,
+)
+"""The first of a task is its default."""
 
 __all__ = [
     "FRAME_SIZES",
@@ -38,7 +42,20 @@ __all__ = [
     "ScoringProtocol",
     "UnfitFrameError",
     "protocol_of",
+    "protocols_of",
 ]
+
+
+def protocols_of(task: str) -> tuple[type[ScoringProtocol], ...]:
+    """Those that score a task, its default first.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = tuple(kind for kind in PROTOCOLS if kind.task == task)
+    if not found:
+        raise ValueError(f"no protocol scores {task}")
+    return found
 
 
 def protocol_of(
@@ -51,16 +68,12 @@ def protocol_of(
         departures: see `ScoringProtocol`.
 
     Raises:
-        ValueError: if the named protocol belongs to another task.
+        ValueError: if the named protocol belongs to another task, or the task has none.
     """
-    fitting = {kind.name: kind for kind in (DEPTH if config.task == "depth" else NORMALS)}
+    fitting = {kind.name: kind for kind in protocols_of(config.task)}
     name = config.protocol or next(iter(fitting))
     if name not in fitting:
         raise ValueError(
             f"--protocol {name} does not score {config.task}; use {' or '.join(fitting)}"
         )
-    kind = fitting[name]
-    if not issubclass(kind, DepthProtocol):
-        return kind(departures)
-    known = bool(sources) and all(source in kind.rules for source in sources)
-    return kind(config.max_depth_m, known, departures)
+    return fitting[name].configured(config, sources, departures)

@@ -7,12 +7,14 @@ compared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from PIL import Image
 
+from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
 
 NATIVE = 0
@@ -66,14 +68,32 @@ class ScoringProtocol(Protocol):
     headline: ClassVar[str]
     """The metric by which images are ranked and models promoted."""
     metrics: ClassVar[dict[str, Metric]]
+    printed: ClassVar[tuple[str, ...]]
+    """What papers print."""
     kinds: ClassVar[tuple[str, ...]]
     """Kinds of label that it can score."""
+    upside_down: ClassVar[tuple[str, str]]
+    """What `is_inverted` says of an image, and the --labels-kind that such predictions may be."""
     least_pixels: ClassVar[int]
     """An image with fewer scored pixels gets no score."""
     statistics: ClassVar[dict[str, type]]
     """Further columns of the table, from which `summarize` makes means; bytes or float."""
     fits_constant: ClassVar[bool]
     """Whether the constant has to be fitted, which takes a pass over the truth."""
+
+    @classmethod
+    def configured(
+        cls,
+        config: EvaluateConfig,
+        sources: Sequence[str] = (),
+        departures: tuple[Departure, ...] = (),
+    ) -> Self:
+        """It, as a configuration has it.
+
+        Args:
+            sources: the datasets to be scored, as `Sample.source` calls them.
+        """
+        ...
 
     @property
     def departures(self) -> tuple[Departure, ...]:
@@ -103,6 +123,10 @@ class ScoringProtocol(Protocol):
         Raises:
             UnfitFrameError: if the frame cannot be of the dataset that it says it is of.
         """
+        ...
+
+    def truth(self, sample: Sample) -> np.ndarray:
+        """What of a frame it scores against: float `[h w]` or `[h w 3]`, not finite if unknown."""
         ...
 
     def scored(self, sample: Sample) -> np.ndarray:

@@ -3,14 +3,15 @@ and in masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from PIL import Image
 
+from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
 from e2eft.evaluate.protocols import alignment
 from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
@@ -30,7 +31,7 @@ from e2eft.metrics.boundaries import (
     soft_edge_error,
 )
 from e2eft.metrics.depth import MIN_ALIGNED_DEPTH_M, capped_inverse_rmse, depth_errors
-from e2eft.tasks.depth import MIN_DEPTH_M
+from e2eft.tasks.depth.task import MIN_DEPTH_M
 from e2eft.views.sheets import depth_panel
 
 SEE_WINDOW_PX = 3
@@ -74,12 +75,24 @@ class DepthProtocol:
     ratio_eps_m: ClassVar[float] = 0.0
     task: ClassVar[str] = "depth"
     headline: ClassVar[str] = "abs_rel"
+    printed: ClassVar[tuple[str, ...]] = ("abs_rel", "delta1")
+    upside_down: ClassVar[tuple[str, str]] = ("far is near", "disparity")
     metrics: ClassVar[dict[str, Metric]] = DEPTH_METRICS
     least_pixels: ClassVar[int] = 20
     """A fit of two numbers takes 2 / n of the squared error of n pixels: all of two, a tenth of
     20."""
     statistics: ClassVar[dict[str, type]] = {}
     fits_constant: ClassVar[bool] = False
+
+    @classmethod
+    def configured(
+        cls,
+        config: EvaluateConfig,
+        sources: Sequence[str] = (),
+        departures: tuple[Departure, ...] = (),
+    ) -> Self:
+        known = bool(sources) and all(source in cls.rules for source in sources)
+        return cls(config.max_depth_m, known, departures)
 
     @property
     def terms(self) -> str:
@@ -113,6 +126,9 @@ class DepthProtocol:
         if rules.scored_size is None or rules.scored_size == sample.size:
             return sample
         return _nearest(sample, rules.scored_size)
+
+    def truth(self, sample: Sample) -> np.ndarray:
+        return sample.depth_m
 
     def scored(self, sample: Sample) -> np.ndarray:
         rules, depth_m = self.rules_of(sample.source), sample.depth_m
@@ -209,7 +225,7 @@ class LeastSquaresDepth(LeastSquaresProtocol):
     """``least-squares-depth``: Marigold's, GeoWizard's and arXiv 2409.11355's; fitted to metric
     *depth*."""
 
-    name = "least-squares-depth"
+    name: ClassVar[str] = "least-squares-depth"
     rules = LEAST_SQUARES_DEPTH
     fit = staticmethod(alignment.by_least_squares)
 
@@ -222,9 +238,10 @@ class LeastSquaresDisparity(LeastSquaresProtocol):
     upside down.
     """
 
-    name = "least-squares-disparity"
+    name: ClassVar[str] = "least-squares-disparity"
     rules = LEAST_SQUARES_DISPARITY
-    kinds = ("affine_disparity",)
+    kinds: ClassVar[tuple[str, ...]] = ("affine_disparity",)
+    upside_down: ClassVar[tuple[str, str]] = ("near is far", "depth")
     fit = staticmethod(alignment.by_disparity)
 
     def space(self, depth_m: np.ndarray) -> np.ndarray:
@@ -260,9 +277,9 @@ class RansacLogDepth(DepthProtocol):
     it.
     """
 
-    name = "ransac-log-depth"
+    name: ClassVar[str] = "ransac-log-depth"
     rules = RANSAC_LOG_DEPTH
-    kinds = ("affine_depth", "affine_log_depth")
+    kinds: ClassVar[tuple[str, ...]] = ("affine_depth", "affine_log_depth")
     metrics: ClassVar[dict[str, Metric]] = LOG_DEPTH_METRICS
     ratio_eps_m = 1e-5
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from PIL import Image
 
+from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
 from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
 from e2eft.evaluate.protocols.means import mean_over_images
@@ -45,10 +47,21 @@ class NormalsProtocol:
     kinds: ClassVar[tuple[str, ...]] = ("normals",)
     task: ClassVar[str] = "normals"
     headline: ClassVar[str] = "mean_deg"
+    printed: ClassVar[tuple[str, ...]] = ("mean_deg", "pct_11_25")
+    upside_down: ClassVar[tuple[str, str]] = ("", "")
     metrics: ClassVar[dict[str, Metric]] = NORMALS_METRICS
     least_pixels: ClassVar[int] = 1
     statistics: ClassVar[dict[str, type]] = {}
     fits_constant: ClassVar[bool] = True
+
+    @classmethod
+    def configured(
+        cls,
+        config: EvaluateConfig,
+        sources: Sequence[str] = (),
+        departures: tuple[Departure, ...] = (),
+    ) -> Self:
+        return cls(departures)
 
     @property
     def terms(self) -> str:
@@ -65,6 +78,9 @@ class NormalsProtocol:
 
     def view(self, sample: Sample) -> Sample:
         return sample
+
+    def truth(self, sample: Sample) -> np.ndarray:
+        return sample.normals_cam
 
     def scored(self, sample: Sample) -> np.ndarray:
         return np.asarray(np.isfinite(sample.normals_cam).all(axis=-1))
@@ -109,7 +125,7 @@ class NormalsProtocol:
 class PerImageMean(NormalsProtocol):
     """``per-image-mean``: Marigold v1-1's; averaged over each image, then over images."""
 
-    name = "per-image-mean"
+    name: ClassVar[str] = "per-image-mean"
     rules = PER_IMAGE_MEAN
 
 
@@ -120,7 +136,7 @@ class PooledPixels(NormalsProtocol):
     follows from the table (see `pooling`).
     """
 
-    name = "pooled-pixels"
+    name: ClassVar[str] = "pooled-pixels"
     rules = POOLED_PIXELS
     statistics: ClassVar[dict[str, type]] = {"histogram": bytes}
 

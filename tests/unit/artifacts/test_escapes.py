@@ -21,6 +21,7 @@ from e2eft.label.labeller import ShippedModel, _on_this_machine
 from e2eft.labels.index import read_label
 from e2eft.model.source import ModelSource
 from e2eft.storage import LocalStore, StorageError, Stored, download_folder
+from e2eft.tasks import label_codec, label_codecs
 from e2eft.train.checkpoints import Checkpoint, download
 from tests.artifacts import config_of, contents, work
 
@@ -59,10 +60,11 @@ def test_nothing_is_written_or_read_outside(path: str, store: LocalStore, tmp_pa
     ):
         with pytest.raises(StorageError, match="leaves its folder"):
             write()
-    for column in ("npy_path", "depth_path", "normals_path"):
-        row = dict.fromkeys(("npy_path", "depth_path", "normals_path"), "") | {column: path}
-        with pytest.raises(StorageError, match="leaves its folder"):
-            read_label(store, row)
+    for codec in label_codecs():
+        for column in ("npy_path", codec.column):
+            row = {"npy_path": "", codec.column: ""} | {column: path}
+            with pytest.raises(StorageError, match="leaves its folder"):
+                read_label(store, row, codec)
     (tmp_path / "mine").unlink()
     assert contents(tmp_path) == before
 
@@ -229,5 +231,5 @@ def test_a_plans_rows_label_nothing_outside(name: str, room: Path) -> None:
     except E2eftError:
         assert not [content for content in contents(room).values() if content is not None]
     else:
-        assert read_label(LocalStore(room), written | {"normals_path": ""}).shape == (8, 8)
+        assert read_label(LocalStore(room), written, label_codec("depth")).shape == (8, 8)
     assert beside(room) == before

@@ -81,7 +81,7 @@ def test_a_tree_of_npy_and_png_files_is_scored_under_the_images_names(
     write_array(tree / "plane" / "0005.npy", affine(frames[5]))
     with pytest.raises(ArtifactError, match=r"labels .* holds something else than"):
         evaluate.run(config, [str(tree)])
-    labels = open_label_tree(str(tree), "affine_depth", "opencv", None)
+    labels = open_label_tree(str(tree), "depth", "affine_depth", "opencv", None)
     assert len(labels.label_rows([frame.key for frame in frames])) == 6
     assert len(pickle.dumps(labels)) < 1000, "it goes to every task"
 
@@ -410,7 +410,7 @@ def test_pooled_scores_are_compared_by_pixels(
 
 def test_a_damaged_picture_is_no_prediction(tmp_path: Path) -> None:
     write_array(tmp_path / "a.png", np.arange(4096, dtype=np.uint16).reshape(64, 64))
-    tree = LabelTree(LocalStore(tmp_path), "affine_depth")
+    tree = LabelTree(LocalStore(tmp_path), "depth", "affine_depth")
     row = {"npy_path": "", "depth_path": "a.png"}
     whole = (tmp_path / "a.png").read_bytes()
     assert tree.read(row)[0, 1] == pytest.approx(1 / 65535)

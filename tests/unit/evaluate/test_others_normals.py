@@ -54,7 +54,7 @@ def test_vectors_that_are_no_unit_normals_are_unreadable_and_say_what_they_look_
     tmp_path: Path, name: str, stored: Callable[[np.ndarray], np.ndarray], said: str
 ) -> None:
     write_array(tmp_path / name, stored(facing(np.random.default_rng(0))))
-    tree = open_label_tree(str(tmp_path), "normals", "right-up-viewer", None)
+    tree = open_label_tree(str(tmp_path), "normals", "normals", "right-up-viewer", None)
     row = tree.label_rows(["x"])["x"]
     with pytest.raises(ValueError, match=rf"{name}: {said}"):
         tree.read(row)
@@ -69,7 +69,7 @@ def test_unit_normals_stay_what_they_are_and_those_without_length_are_unknown(
     normals[2, :20] *= 0.5
     write_array(tmp_path / "x.npy", normals)
     write_array(tmp_path / "walls.npy", SIDEWAYS * [-1, 1, 1])
-    tree = open_label_tree(str(tmp_path), "normals", "right-up-viewer", None)
+    tree = open_label_tree(str(tmp_path), "normals", "normals", "right-up-viewer", None)
     rows = tree.label_rows(["x", "walls"])
     found = tree.read(rows["x"])
     unknown = np.isnan(found[..., 0])

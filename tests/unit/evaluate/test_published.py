@@ -9,13 +9,14 @@ import pytest
 
 from e2eft.config import EvaluateConfig
 from e2eft.config.evaluate import DepthProtocolName, NormalsProtocolName
-from e2eft.evaluate.protocols import DEPTH, NORMALS, protocol_of
+from e2eft.evaluate import protocols
+from e2eft.evaluate.protocols import protocol_of
 from e2eft.evaluate.published import neighbours, published_rows
 from e2eft.evaluate.report import write_report
 from e2eft.evaluate.scores import SCORED, empty_row, summarize
 
-PROTOCOLS = {kind.name: kind for kind in (*DEPTH, *NORMALS)}
-TASKS = {kind.name: kind.task for kind in (*DEPTH, *NORMALS)}
+PROTOCOLS = {kind.name: kind for kind in protocols.PROTOCOLS}
+TASKS = {kind.name: kind.task for kind in protocols.PROTOCOLS}
 SOURCE = re.compile(r"arXiv \d{4}\.\d{5}(v\d+)?, Table \S+")
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2eft.images.npy import NpyError, decode_npy
-from e2eft.labels.codecs import encode_npy
+from e2eft.images.npy import NpyError, decode_npy, encode_npy
 
 DEPTH = np.arange(12, dtype=np.float32).reshape(3, 4)
 WHOLE = encode_npy(DEPTH)

@@ -13,6 +13,7 @@ from e2eft.label import chunks
 from e2eft.label.chunks import Item, Work, decode_part, from_table, to_table, write_chunk
 from e2eft.labels.index import read_label
 from e2eft.storage import LocalStore
+from e2eft.tasks import label_codec
 from tests.corpora import coloured, write_plain_corpus
 
 
@@ -113,7 +114,7 @@ def test_a_prediction_comes_back_at_the_images_size(tmp_path: Path) -> None:
     assert (row["label_height"], row["label_width"]) == (48, 64)
     assert (row["processing_height"], row["processing_width"]) == (24, 32)
     assert row["seconds"] > 0.5
-    label = read_label(LocalStore(tmp_path / "out"), row)
+    label = read_label(LocalStore(tmp_path / "out"), row, label_codec("depth"))
     assert label.shape == (48, 64)
     # Pixel centres: column 2i + 1/2 of the label is column i of the prediction, +- 1/4.
     np.testing.assert_allclose(label[24, 20:44], (np.arange(20, 44) - 0.5) / 2 / 31, atol=1e-6)
@@ -127,9 +128,9 @@ def test_normals_get_png_and_npy(tmp_path: Path) -> None:
     assert row["npy_path"] == "npy/000.png.normals.npy"
     assert row["normals_path"] == "normals/000.png.png"
     assert row["depth_path"] == row["preview_path"] == ""
-    store = LocalStore(tmp_path / "out")
-    np.testing.assert_allclose(read_label(store, row)[5, 5], [0.6, 0, -0.8], atol=1e-6)
-    from_png = read_label(store, row | {"npy_path": ""})
+    store, codec = LocalStore(tmp_path / "out"), label_codec("normals")
+    np.testing.assert_allclose(read_label(store, row, codec)[5, 5], [0.6, 0, -0.8], atol=1e-6)
+    from_png = read_label(store, row | {"npy_path": ""}, codec)
     np.testing.assert_allclose(from_png[5, 5], [0.6, 0, -0.8], atol=6e-3)
 
 

@@ -25,7 +25,6 @@ from e2eft.config import (
 )
 from e2eft.images.decoder import decode_image
 from e2eft.label import LabelError, graph
-from e2eft.labels.codecs import decode_depth_png
 from e2eft.labels.index import open_labels
 from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.hub import ModelError
@@ -33,6 +32,7 @@ from e2eft.model.layout import write_model_index
 from e2eft.model.pinned import as_input, pin_model
 from e2eft.model.pretrained import export_source
 from e2eft.serve import GeometryModel
+from e2eft.tasks import label_codec
 from e2eft.train import driver
 from tests.corpora import write_plain_corpus
 from tests.labelling import (
@@ -206,7 +206,7 @@ def test_labelling_and_serving_agree_on_a_models_own_defaults(
         meta = json.loads(answer["meta"])
         assert (meta["sampling"]["steps"], max(meta["processing_size"])) == (2, 32)
         np.testing.assert_allclose(
-            decode_depth_png(answer["depth"]), index.read(row), atol=2 / 65535
+            label_codec("depth").decode(answer["depth"]), index.read(row), atol=2 / 65535
         )
 
 

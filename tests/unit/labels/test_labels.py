@@ -15,31 +15,25 @@ from PIL import Image
 
 from e2eft.artifacts import ArtifactError
 from e2eft.config import LabelConfig
-from e2eft.images.npy import decode_npy
+from e2eft.images.npy import decode_npy, encode_npy
 from e2eft.images.resize import fitted_size, resize_depth, resize_normals
-from e2eft.labels.codecs import (
-    PREVIEW_SIDE_PX,
-    decode_depth_png,
-    decode_normals_png,
-    encode_depth_png,
-    encode_normals_png,
-    encode_npy,
-    encode_preview,
-)
 from e2eft.labels.index import (
-    INDEX_SCHEMA,
     KIND,
     blank_row,
     committed_parts,
     encode_index,
+    index_schema,
     open_labels,
     part_path,
     read_label,
     verify_labels,
 )
 from e2eft.storage import LocalStore, StorageError
+from e2eft.tasks import label_codec
+from e2eft.tasks.depth.pictures import PREVIEW_SIDE_PX, preview
 from tests.artifacts import write_artifact
 
+DEPTH, NORMALS = label_codec("depth"), label_codec("normals")
 UNIT = st.floats(0, 1, width=32)
 
 
@@ -56,13 +50,13 @@ def angles_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @given(arrays.arrays(np.float32, (5, 7), elements=UNIT))
 def test_depth_survives_to_a_sixteenth_bit(depth: np.ndarray) -> None:
-    content = encode_depth_png(depth, {})
-    np.testing.assert_allclose(decode_depth_png(content), depth, atol=0.501 / 65535)
-    assert decode_depth_png(content).dtype == np.float32
+    content = DEPTH.encode(depth, {})
+    np.testing.assert_allclose(DEPTH.decode(content), depth, atol=0.501 / 65535)
+    assert DEPTH.decode(content).dtype == np.float32
 
 
 def test_a_depth_png_is_near_dark_and_describes_itself() -> None:
-    content = encode_depth_png(np.float32([[0, 0.5, 1]]), {"key": "a/ü 中.jpg", "model": "m@1"})
+    content = DEPTH.encode(np.float32([[0, 0.5, 1]]), {"key": "a/ü 中.jpg", "model": "m@1"})
     picture = Image.open(io.BytesIO(content))
     assert picture.mode == "I;16"
     np.testing.assert_array_equal(np.asarray(picture), [[0, 32768, 65535]])
@@ -74,14 +68,14 @@ def test_a_depth_png_is_near_dark_and_describes_itself() -> None:
 def test_normals_survive_in_marigolds_axes() -> None:
     normals = unit_normals(0)
     normals[3, 4] = np.nan
-    content = encode_normals_png(normals, {})
-    back = decode_normals_png(content)
+    content = NORMALS.encode(normals, {})
+    back = NORMALS.decode(content)
     assert np.isnan(back[3, 4]).all() and np.isfinite(np.delete(back.reshape(-1, 3), 124, 0)).all()
     errors = angles_deg(normals, back)
     assert np.nanmean(errors) < 0.2 and np.nanmax(errors) < 0.45
     np.testing.assert_allclose(np.linalg.norm(back, axis=-1)[0], 1, atol=1e-6)
     facing, right, up = np.float32([[[0, 0, -1], [1, 0, 0], [0, -1, 0]]])[0]
-    wall = encode_normals_png(np.stack([facing, right, up])[None], {})
+    wall = NORMALS.encode(np.stack([facing, right, up])[None], {})
     colours = np.asarray(Image.open(io.BytesIO(wall)))[0]
     np.testing.assert_array_equal(colours, [[128, 128, 255], [255, 128, 128], [128, 255, 128]])
 
@@ -94,7 +88,7 @@ def test_arrays_survive_exactly() -> None:
 
 def test_a_preview_is_small_and_coloured() -> None:
     depth = np.tile(np.linspace(0, 1, 3000, dtype=np.float32), (30, 1))
-    picture = Image.open(io.BytesIO(encode_preview(depth)))
+    picture = Image.open(io.BytesIO(preview(depth)))
     assert picture.size == (PREVIEW_SIDE_PX, 10)
     near, far = np.asarray(picture)[5, 20].astype(int), np.asarray(picture)[5, -20].astype(int)
     assert near[0] > near[2] + 50 and far[2] > far[0] + 50
@@ -154,7 +148,7 @@ def write_labels(folder: Path) -> LocalStore:
         if index == 3:
             row |= {"status": "rejected", "reason": "too_small", "detail": "1 x 1"}
         else:
-            png = encode_depth_png(np.full((4, 6), index / 4, np.float32), {})
+            png = DEPTH.encode(np.full((4, 6), index / 4, np.float32), {})
             path = f"depth/{index}.jpg.png"
             pngs[path] = png
             digest = __import__("hashlib").sha256(png).hexdigest()
@@ -192,12 +186,12 @@ def test_a_rejected_image_has_no_label_and_says_why(tmp_path: Path) -> None:
     index = open_labels(str(tmp_path))
     row = list(index.rows())[3]
     with pytest.raises(ArtifactError, match=r"3\.jpg.*too_small \(1 x 1\)"):
-        read_label(index.store, row)
+        index.read(row)
 
 
 def test_no_text_of_the_index_is_null(tmp_path: Path) -> None:
     row = blank_row(planned(0))
-    table = pa.Table.from_pylist([row], INDEX_SCHEMA)
+    table = pa.Table.from_pylist([row], index_schema())
     assert all(column.null_count == 0 for column in table.columns)
     assert {value for value in row.values() if isinstance(value, str)} == {"", "0.jpg", "u/0.jpg"}
     assert not any(math.isnan(value) for value in row.values() if isinstance(value, float))
@@ -217,17 +211,35 @@ def test_reading_labels_needs_neither_torch_nor_ray() -> None:
     import sys
 
     script = (
-        "import sys, e2eft.labels.index, e2eft.label.chunks, e2eft.label.graph\n"
+        "import sys, e2eft.labels.index, e2eft.label.chunks, e2eft.label.graph, e2eft.tasks\n"
+        "e2eft.tasks.label_codecs()\n"
         "heavy = {'torch', 'ray', 'diffusers', 'mlflow', 'transformers'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_reading_labels_draws_no_pictures(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    write_labels(tmp_path)
+    script = (
+        "import sys, e2eft.labels\n"
+        "labels = e2eft.labels.open_labels(sys.argv[1])\n"
+        "assert labels.read(labels.by_key()['1.jpg']).shape == (4, 6)\n"
+        "sys.exit(str([name for name in sys.modules if name.startswith('e2eft.views')] or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.stderr.strip() == ""
+
+
 def test_a_label_that_is_damaged_or_of_another_kind_is_no_storage_trouble(tmp_path: Path) -> None:
     store, text = LocalStore(tmp_path), {"key": "0.jpg"}
-    depth = encode_depth_png(np.full((4, 5), 0.25, np.float32), text)
-    normals, grey = encode_normals_png(unit_normals(0, 4, 5), text), io.BytesIO()
+    depth = DEPTH.encode(np.full((4, 5), 0.25, np.float32), text)
+    normals, grey = NORMALS.encode(unit_normals(0, 4, 5), text), io.BytesIO()
     Image.new("L", (5, 4)).save(grey, "PNG")
     at = depth.index(b"IDAT") + 6
     flipped = depth[:at] + b"\xff" + depth[at + 1 :]
@@ -235,13 +247,14 @@ def test_a_label_that_is_damaged_or_of_another_kind_is_no_storage_trouble(tmp_pa
     wrong = np.zeros((4, 5), np.int64), np.zeros((4, 5, 3)), np.zeros(3)
     row = blank_row(planned(0)) | {"status": "ok", "depth_path": "0.png"}
     store.write("0.png", depth)
-    assert read_label(store, row)[0, 0] == pytest.approx(0.25, abs=1e-5)
+    assert read_label(store, row, DEPTH)[0, 0] == pytest.approx(0.25, abs=1e-5)
     for path, contents in {"0.png": pictures, "0.npy": [b"", *map(encode_npy, wrong)]}.items():
         for content in contents:
             store.write(path, content)
             with pytest.raises(ValueError, match=r"\w") as error:
-                read_label(store, row | {"npy_path": path if path.endswith("npy") else ""})
+                npy_path = path if path.endswith("npy") else ""
+                read_label(store, row | {"npy_path": npy_path}, DEPTH)
             assert not isinstance(error.value, StorageError), content
     store.write("1.png", depth)
     with pytest.raises(ValueError, match="is no label"):
-        read_label(store, row | {"depth_path": "", "normals_path": "1.png"})
+        read_label(store, row | {"depth_path": "", "normals_path": "1.png"}, NORMALS)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from e2eft.data.batch import Batch
 from e2eft.geometry.depth import align_scale_shift, apply_scale_shift
-from e2eft.tasks import AffineInvariantDepth
+from e2eft.tasks.depth.task import AffineInvariantDepth
 from tests.unit.tasks.batches import batch_of
 
 TASK = AffineInvariantDepth()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from e2eft.tasks import AngularNormals
+from e2eft.tasks.normals.task import AngularNormals
 from tests.unit.tasks.batches import batch_of
 
 TASK = AngularNormals()

@@ -126,9 +126,9 @@ def test_the_loss_looks_at_nothing_but_the_truth_it_names(case: str, models: Pat
     changes = CASES.get(case, {"objective": {"kind": "autoencoding"}})
     objective = objective_of(models, **changes)
     batch, partly = frames(), without_truth(frames())
-    if "depth" in objective.truth:
+    if "depth" in objective.modalities:
         partly = replace(partly, depth_m=batch.depth_m, valid=batch.valid)
-    if "normals" in objective.truth:
+    if "normals" in objective.modalities:
         partly = replace(partly, normals_cam=batch.normals_cam)
     loss, again = (float(objective.loss(training(b)).detach()) for b in (batch, partly))
     assert loss == again > 0
@@ -176,7 +176,7 @@ def test_the_autoencoders_scale_makes_latents_unit(models: Path) -> None:
     card = objective.finish(weights, batches_of(frames()), 40)
     assert card == ModelCard(task="image", initial_latent="none", processing_size=40)
     codec = objective.estimator.codec
-    depth, _ = objective.tasks["depth"].encode_target(frames())  # type: ignore[attr-defined]
+    depth, _ = objective.depth.encode_target(frames())  # type: ignore[attr-defined]
     with torch.no_grad():
         latents = torch.cat([codec.encode(frames().rgb), codec.encode(depth)])
     assert float(latents.std()) == pytest.approx(1, rel=1e-3)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from e2eft.tasks import label_codec
 from e2eft.views.colour import colour_depth, colour_normals
 from e2eft.views.gallery import (
     GalleryCard,
+    GalleryFigure,
     GalleryLedger,
     GalleryRejection,
-    pack_depth,
+    pack_values,
     write_gallery,
 )
 
@@ -81,8 +83,18 @@ def gallery(
     return Page(write_gallery("A title", {"model": "m/7"}, cards, rejections or [], **options))
 
 
-def card(key: str = "a.jpg", **fields: Any) -> GalleryCard:
-    return GalleryCard(key=key, **{"image": IMAGE, "depth": DEPTH, "normals": NORMALS, **fields})
+def card(
+    key: str = "a.jpg",
+    depth: np.ndarray | None = DEPTH,
+    normals: np.ndarray | None = NORMALS,
+    **fields: Any,
+) -> GalleryCard:
+    figures = [
+        label_codec(task).figure(label)
+        for task, label in (("depth", depth), ("normals", normals))
+        if label is not None
+    ]
+    return GalleryCard(key=key, **{"image": IMAGE, "figures": figures, **fields})
 
 
 def stages(page: Page) -> list[dict[str, str]]:
@@ -109,7 +121,7 @@ def test_the_page_carries_the_depth_in_sixteen_bits() -> None:
 @settings(deadline=None)
 @given(npst.arrays(np.float32, (3, 4), elements=st.floats(0, 1, width=32) | st.just(np.nan)))
 def test_codes_keep_order_and_the_unknown(depth: np.ndarray) -> None:
-    high, low, _ = np.moveaxis(pack_depth(depth).astype(int), -1, 0)
+    high, low, _ = np.moveaxis(pack_values(depth).astype(int), -1, 0)
     codes = high * 256 + low
     assert ((codes == 0) == np.isnan(depth)).all()
     known = np.isfinite(depth)
@@ -276,10 +288,21 @@ def test_a_histogram_stands_where_the_depths_are() -> None:
     [
         ({"image": IMAGE.astype(np.float32)}, r"'a.jpg': image is float32 \(60, 80, 3\)"),
         ({"image": IMAGE[..., 0]}, r"'a.jpg': image is uint8 \(60, 80\)"),
-        ({"depth": DEPTH[1:]}, r"'a.jpg': depth is \(59, 80\), the image \(60, 80\)"),
+        (
+            {"depth": DEPTH[1:]},
+            r"'a.jpg': the picture of depth is uint8 \(59, 80, 3\), the image \(60, 80, 3\)",
+        ),
+        (
+            {"figures": [GalleryFigure(label="depth", picture=IMAGE, values=DEPTH[1:])]},
+            r"'a.jpg': depth is \(59, 80\), the image \(60, 80\)",
+        ),
         ({"depth": DEPTH * 5}, r"'a.jpg': depth spans 0 to .*expected relative depth"),
         ({"depth": DEPTH - 1}, r"'a.jpg': depth spans -1 to .*expected relative depth"),
-        ({"normals": NORMALS[..., :2]}, r"'a.jpg': normals are \(60, 80, 2\)"),
+        ({"normals": NORMALS[1:]}, r"'a.jpg': the picture of normals is uint8 \(59, 80, 3\)"),
+        (
+            {"figures": [GalleryFigure(label="normals", picture=IMAGE / 255)]},
+            r"'a.jpg': the picture of normals is float64 \(60, 80, 3\)",
+        ),
     ],
 )
 def test_cards_that_do_not_fit_are_refused_by_name(fields: dict[str, Any], message: str) -> None:

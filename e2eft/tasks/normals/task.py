@@ -28,6 +28,11 @@ The paper's own models have x the other way round ("left-up-viewer").
 NORMALIZE_EPS = 1e-5
 
 
+def build(*, max_depth_m: float) -> AngularNormals:
+    """See `e2eft.tasks.get_task`; a frame's own depth says where normals are supervised."""
+    return AngularNormals()
+
+
 @dataclass(frozen=True, kw_only=True)
 class AngularNormals:
     """Unit normals in camera axes.
@@ -53,12 +58,8 @@ class AngularNormals:
         return f"unit normals facing the camera; image channels in {self.image_axes} axes"
 
     @property
-    def truth(self) -> tuple[str, ...]:
+    def modalities(self) -> tuple[str, ...]:
         return ("normals", "depth")
-
-    @property
-    def target_channels(self) -> int:
-        return 3
 
     def read_from(self, axes: str, full_z_range: bool) -> AngularNormals:
         """The same for a model whose image holds normals otherwise."""

@@ -21,6 +21,11 @@ from e2eft.tasks.base import Batch
 MIN_DEPTH_M = 1e-5
 
 
+def build(*, max_depth_m: float) -> AffineInvariantDepth:
+    """See `e2eft.tasks.get_task`."""
+    return AffineInvariantDepth(max_depth_m=max_depth_m)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AffineInvariantDepth:
     """Linear depth, 0 near and 1 far, up to each image's own unknown scale and shift.
@@ -47,12 +52,8 @@ class AffineInvariantDepth:
         return "affine-invariant linear depth, 0 near 1 far"
 
     @property
-    def truth(self) -> tuple[str, ...]:
+    def modalities(self) -> tuple[str, ...]:
         return ("depth",)
-
-    @property
-    def target_channels(self) -> int:
-        return 3
 
     def read_from(self, axes: str, full_z_range: bool) -> AffineInvariantDepth:
         """Itself: depth has no axes."""

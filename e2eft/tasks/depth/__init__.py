@@ -1,0 +1,1 @@
+"""Depth up to a scale and a shift."""

@@ -1,0 +1,91 @@
+"""Labels of depth: 0 near, 1 far."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from e2eft.config import TaskName
+from e2eft.images.resize import resize_depth
+from e2eft.tasks.labels import STRIP_ROWS, LabelCodec, Pipeline
+
+if TYPE_CHECKING:
+    from e2eft.geometry.normals import Axes
+    from e2eft.views.gallery import GalleryFigure
+
+CODES = 65535
+"""The largest: 1, the far end."""
+
+
+class DepthLabels(LabelCodec):
+    """float32 `[h w]` in [0, 1], all finite; written as 16-bit PNG, to 1/131070."""
+
+    name: ClassVar[TaskName] = "depth"
+    ndim = 2
+    conventions: ClassVar[dict[str, str]] = {
+        "kind": "affine_depth",
+        "encoding": "linear uint16: depth = value / 65535",
+        "convention": "0 near, 1 far; linear in depth (not disparity), unknown scale and shift",
+        "unit": "none",
+        "geometry": "planar z",
+        "invalid": "none",
+    }
+    npy_ending = ".npy"
+    pipeline = Pipeline(
+        "MarigoldDepthPipeline",
+        formerly=("MarigoldPipeline",),  # As Marigold's own code has it.
+        fields={"scale_invariant": True, "shift_invariant": True},
+    )
+
+    def encode(self, label: np.ndarray, text: dict[str, str]) -> bytes:
+        assert np.isfinite(label).all()
+        codes = np.empty(label.shape, np.uint16)
+        for top in range(0, len(label), STRIP_ROWS):
+            rows = slice(top, top + STRIP_ROWS)
+            codes[rows] = np.rint(np.clip(label[rows], 0, 1).astype(np.float64) * CODES)
+        return self._png(codes, text)
+
+    def decode(self, content: bytes) -> np.ndarray:
+        return (self._codes(content, np.uint16) / CODES).astype(np.float32)
+
+    def resize(self, label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return resize_depth(label, size)
+
+    def preview(self, label: np.ndarray) -> bytes:
+        """In colours over its own 2 % to 98 % range."""
+        from e2eft.tasks.depth.pictures import preview
+
+        return preview(label)
+
+    def facts(self, label: np.ndarray) -> dict[str, float]:
+        near, far = np.quantile(label, (0.02, 0.98))
+        return {"depth range": float(far - near)}
+
+    def figure(self, label: np.ndarray) -> GalleryFigure:
+        from e2eft.tasks.depth.pictures import figure
+
+        return figure(label)
+
+    def kind_of_others(self, affine_in: str) -> str:
+        return f"affine_{affine_in.replace('-', '_')}"
+
+    def from_others_png(self, codes: np.ndarray, path: str) -> np.ndarray:
+        """16-bit grey, 65535 x the value."""
+        if codes.dtype not in (np.uint16, np.int32) or codes.ndim != 2:
+            raise ValueError(f"{path} is {codes.dtype} {codes.shape}, expected 16-bit grey")
+        return codes / CODES
+
+    def from_others(self, values: np.ndarray, path: str, axes: Axes) -> np.ndarray:
+        """`[h w]`, `[1 h w]` or `[h w 1]`, of whatever range; it has no axes."""
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        squeezed = values.reshape([side for side in values.shape if side != 1] or [1])
+        if values.ndim == 2:
+            return values
+        if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]) and squeezed.ndim == 2:
+            return squeezed
+        raise ValueError(f"{path} has shape {values.shape}, expected [h w], [1 h w] or [h w 1]")
+
+
+CODEC = DepthLabels()

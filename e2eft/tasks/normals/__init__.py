@@ -1,0 +1,1 @@
+"""Surface normals in camera axes."""
