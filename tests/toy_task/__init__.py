@@ -1,0 +1,1 @@
+"""A third task, for tests: how bright a surface is."""
