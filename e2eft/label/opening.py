@@ -263,6 +263,7 @@ def owned_by(store: Store) -> Owned:
 
 
 def _labels_of(store: Store) -> Callable[[str], bool]:
+    """Whether a path is that of a label of an image that is in the plan, of any task."""
     patterns = [
         pattern.partition("*")
         for codec in label_codecs()

@@ -1,10 +1,16 @@
 """Labels of shading: 0 dark, 1 bright."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from e2eft.images.resize import resize_depth
 from e2eft.tasks.labels import LabelCodec
-from e2eft.views.gallery import GalleryFigure
+
+if TYPE_CHECKING:
+    from e2eft.views.gallery import GalleryFigure
 
 
 class ShadingLabels(LabelCodec):
@@ -32,11 +38,15 @@ class ShadingLabels(LabelCodec):
         return {"brightness": float(label.mean())}
 
     def figure(self, label: np.ndarray) -> GalleryFigure:
+        from e2eft.views.gallery import GalleryFigure
+
         grey = np.rint(label * 255).astype(np.uint8)
         picture = np.repeat(grey[..., None], 3, axis=-1)
         return GalleryFigure(label=self.name, picture=picture, legend="dark to bright")
 
     def from_others_png(self, codes: np.ndarray, path: str) -> np.ndarray:
+        if codes.dtype != np.uint8 or codes.ndim != 2:
+            raise ValueError(f"{path} is {codes.dtype} {codes.shape}, expected 8-bit grey")
         return codes / 255
 
     def from_others(self, values: np.ndarray, path: str, axes: str) -> np.ndarray:

@@ -29,7 +29,7 @@ from e2eft.labels.index import (
     verify_labels,
 )
 from e2eft.storage import LocalStore, StorageError
-from e2eft.tasks import label_codec
+from e2eft.tasks import label_codec, label_codecs
 from e2eft.tasks.depth.pictures import PREVIEW_SIDE_PX, preview
 from tests.artifacts import write_artifact
 
@@ -195,6 +195,19 @@ def test_no_text_of_the_index_is_null(tmp_path: Path) -> None:
     assert all(column.null_count == 0 for column in table.columns)
     assert {value for value in row.values() if isinstance(value, str)} == {"", "0.jpg", "u/0.jpg"}
     assert not any(math.isnan(value) for value in row.values() if isinstance(value, float))
+
+
+def test_the_columns_of_the_index_keep_their_order() -> None:
+    names = index_schema().names
+    at = names.index("source_sha256") + 1
+    assert names[:at] == [
+        "index", "part", "key", "uri", "status", "reason", "detail", "width", "height",
+        "label_width", "label_height", "processing_width", "processing_height",
+        "exif_orientation", "mode", "source_sha256",
+    ]  # fmt: skip
+    assert names[at : at + 2] == ["depth_path", "normals_path"]
+    assert names[-5:] == ["npy_path", "preview_path", "label_sha256", "npy_sha256", "seconds"]
+    assert len(names) == at + len(label_codecs()) + 5
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

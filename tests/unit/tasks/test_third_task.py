@@ -110,7 +110,7 @@ def test_it_is_served_under_its_name(
     rows = list(open_labels(labelled.uri).rows())
     contents = [(images / row["key"]).read_bytes() for row in rows]
     answers = served.predict(None, pd.DataFrame({"image": [*contents, b"none"]}))
-    assert list(answers.columns) == columns() == ["depth", "normals", toy, "meta", "error_code"]
+    assert list(answers.columns) == columns() == [*TASK_NAMES, toy, "meta", "error_code"]
     for row, (_, answer) in zip(rows, answers.iterrows(), strict=False):
         assert (answer["depth"], answer["normals"], answer["error_code"]) == (b"", b"", "")
         assert json.loads(answer["meta"])["encoding"] == "linear uint8"
