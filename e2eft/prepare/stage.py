@@ -25,7 +25,6 @@ from e2eft.artifacts import (
 )
 from e2eft.carried import TASK, carried, raise_carried
 from e2eft.cluster import connect, is_local
-from e2eft.config import PrepareConfig, VirtualKittiSource
 from e2eft.data.latents import DETAIL, require_encodable
 from e2eft.data.sample import Sample
 from e2eft.data.shards import (
@@ -35,6 +34,8 @@ from e2eft.data.shards import (
 )
 from e2eft.data.survey import Survey, merged, planned_line, report_page
 from e2eft.datasets import FrameSource, located, open_source
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
+from e2eft.prepare.config import PrepareConfig
 from e2eft.prepare.inputs import inputs_of
 from e2eft.prepare.parts import (
     RECORDS,
@@ -231,15 +232,15 @@ def _require_enough(config: PrepareConfig, source: FrameSource, records: list[Pa
         raise ValueError(
             f"all {len(source)} frames were rejected ({dict(reasons)}); see {config.out}/parts"
         )
-    survey = merged(record.survey for record in records)
-    if survey.away_share() > source.promise.away_share:
+    survey, dataset = merged(record.survey for record in records), source.dataset
+    if survey.away_share() > dataset.modalities.away_share:
         raise ValueError(
-            f"{survey.away_share():.0%} of the normals in {source.name}'s frames point away from "
-            f"the camera, more than {source.promise.away_share:.0%}: their axes are not those of "
-            "the published files; get these and prepare them into another --out"
+            f"{survey.away_share():.0%} of the normals in {dataset.name}'s frames point away from "
+            f"the camera, more than {dataset.modalities.away_share:.0%}: their axes are not those "
+            "of the published files; get these and prepare them into another --out"
         )
     for remark in survey.remarks():
-        print(f"{source.name}: {remark}")
+        print(f"{dataset.name}: {remark}")
 
 
 def _commit(
@@ -262,9 +263,9 @@ def _commit(
             "shard_schema_version": SHARD_SCHEMA_VERSION,
             "rows_of_part": [record.rows for record in records],
             "reject_reasons": dict(reasons),
-            "source": source.name,
+            "source": source.dataset.name,
             "planned": len(source),
-            "truth": survey.truth(source.promise),
+            "truth": survey.modalities(source.dataset.modalities),
             "provenance": records[0].provenance,
             **described,
         },
@@ -288,7 +289,7 @@ def _report(
     """What is in the frames, and the files that say so."""
     survey = merged(record.survey for record in records)
     planned = planned_line(len(source), records[0].provenance)
-    page = report_page(survey, source.name, planned, reasons, SHEET)
+    page = report_page(survey, source.dataset.name, planned, reasons, SHEET)
     facts = json.dumps(survey.as_json(), indent=2)
     return survey, {REPORT: facts.encode(), REPORT_PAGE: page.encode()}
 

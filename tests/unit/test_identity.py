@@ -16,7 +16,6 @@ from e2eft.config import (
     Config,
     EvaluateConfig,
     LabelConfig,
-    PrepareConfig,
     StageConfig,
     TrainConfig,
     differences,
@@ -34,6 +33,7 @@ from e2eft.config.base import (
     role_of,
 )
 from e2eft.config.flags import flag_of, typed
+from e2eft.prepare import PrepareConfig
 
 TRACKING = {
     "tracking.tracking_uri": PLACEMENT,

@@ -1,15 +1,16 @@
 """Named protocols: what one image's scores are, and how the scores of many become one number.
 
-Numbers of two protocols are never compared. `rules` says what each protocol does with each
-benchmark.
+Numbers of two protocols are never compared. What a protocol says of a dataset stands in the
+dataset's file; how a protocol is added is in docs/extending/protocol.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
-from e2eft.config import EvaluateConfig
-from e2eft.evaluate.protocols.base import NATIVE, Departure, Means, Metric, ScoringProtocol
+from e2eft.config import EvaluateConfig, ProtocolName
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, ScoringProtocol
 from e2eft.evaluate.protocols.depth import (
     DepthProtocol,
     LeastSquaresDepth,
@@ -17,16 +18,10 @@ from e2eft.evaluate.protocols.depth import (
     RansacLogDepth,
 )
 from e2eft.evaluate.protocols.normals import NormalsProtocol, PerImageMean, PooledPixels
-from e2eft.evaluate.protocols.rules import FRAME_SIZES, SCORED_AS, UnfitFrameError
-
-DEPTH: tuple[type[DepthProtocol], ...] = (LeastSquaresDepth, LeastSquaresDisparity, RansacLogDepth)
-NORMALS: tuple[type[NormalsProtocol], ...] = (PerImageMean, PooledPixels)
-"""The first is the default of its task."""
+from e2eft.evaluate.protocols.windows import UnfitFrameError
 
 __all__ = [
-    "FRAME_SIZES",
-    "NATIVE",
-    "SCORED_AS",
+    "PROTOCOLS",
     "Departure",
     "LeastSquaresDepth",
     "LeastSquaresDisparity",
@@ -41,6 +36,21 @@ __all__ = [
 ]
 
 
+def _named(base: type[DepthProtocol] | type[NormalsProtocol]) -> Iterator[type[ScoringProtocol]]:
+    """The protocols below a base: its subclasses that have a name of their own."""
+    for kind in base.__subclasses__():
+        if "name" in vars(kind):
+            yield kind
+        yield from _named(kind)
+
+
+_BY_NAME = {kind.name: kind for base in (DepthProtocol, NormalsProtocol) for kind in _named(base)}
+PROTOCOLS: dict[str, type[ScoringProtocol]] = {
+    name: _BY_NAME[name] for name in get_args(ProtocolName)
+}
+"""By name, in the order of `ProtocolName`: of each task, the first is the default."""
+
+
 def protocol_of(
     config: EvaluateConfig, sources: Sequence[str] = (), departures: tuple[Departure, ...] = ()
 ) -> ScoringProtocol:
@@ -53,14 +63,10 @@ def protocol_of(
     Raises:
         ValueError: if the named protocol belongs to another task.
     """
-    fitting = {kind.name: kind for kind in (DEPTH if config.task == "depth" else NORMALS)}
+    fitting = {name: kind for name, kind in PROTOCOLS.items() if kind.task == config.task}
     name = config.protocol or next(iter(fitting))
     if name not in fitting:
         raise ValueError(
             f"--protocol {name} does not score {config.task}; use {' or '.join(fitting)}"
         )
-    kind = fitting[name]
-    if not issubclass(kind, DepthProtocol):
-        return kind(departures)
-    known = bool(sources) and all(source in kind.rules for source in sources)
-    return kind(config.max_depth_m, known, departures)
+    return fitting[name].of(config, sources, departures)

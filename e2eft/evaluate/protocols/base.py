@@ -7,16 +7,16 @@ compared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from PIL import Image
 
+from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
-
-NATIVE = 0
-"""As a processing size: every image at its own."""
+from e2eft.datasets import DepthRules, NormalsRules, dataset_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ def terms_of(terms: str, departures: tuple[Departure, ...]) -> str:
     return f"{terms} ({', '.join(map(str, departures))})" if departures else terms
 
 
+def images_of(source: str, rules: DepthRules | NormalsRules | None) -> int | None:
+    """Images of a whole dataset, as a protocol with these rules for it counts them; None without
+    rules."""
+    return None if rules is None else rules.images or dataset_of(source).images
+
+
 Means = dict[str, dict[str, float]]
 """By metric: `mean`, `low`, `high` (its 95 % bootstrap interval; one image has none), `images` (on
 which it is defined) and `constant`."""
@@ -74,6 +80,22 @@ class ScoringProtocol(Protocol):
     """Further columns of the table, from which `summarize` makes means; bytes or float."""
     fits_constant: ClassVar[bool]
     """Whether the constant has to be fitted, which takes a pass over the truth."""
+
+    @classmethod
+    def of(
+        cls, config: EvaluateConfig, sources: Sequence[str], departures: tuple[Departure, ...]
+    ) -> Self:
+        """The protocol as a configuration has it, on the data of these datasets.
+
+        Args:
+            sources: as `Sample.source` calls them.
+        """
+        ...
+
+    @classmethod
+    def rules(cls, source: str) -> DepthRules | NormalsRules | None:
+        """What the protocol says of a dataset, if it does."""
+        ...
 
     @property
     def departures(self) -> tuple[Departure, ...]:

@@ -3,27 +3,21 @@ and in masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from PIL import Image
 
+from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
+from e2eft.datasets import DepthRules, dataset_of
 from e2eft.evaluate.protocols import alignment
-from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, terms_of
 from e2eft.evaluate.protocols.means import mean_over_images
-from e2eft.evaluate.protocols.rules import (
-    DENSE_SOURCES,
-    INVERSE_FLOOR,
-    LEAST_SQUARES_DEPTH,
-    LEAST_SQUARES_DISPARITY,
-    RANSAC_LOG_DEPTH,
-    DepthRules,
-    in_window,
-)
+from e2eft.evaluate.protocols.windows import in_window
 from e2eft.metrics.boundaries import (
     boundary_f1,
     log_fitted_soft_edge_error,
@@ -34,6 +28,8 @@ from e2eft.tasks.depth import MIN_DEPTH_M
 from e2eft.views.sheets import depth_panel
 
 SEE_WINDOW_PX = 3
+INVERSE_FLOOR = 1e-3
+"""Of datasets without rules, `DepthRules.inverse_floor_m` as a part of the range."""
 DEPTH_METRICS = {
     "abs_rel": Metric(),
     "sq_rel": Metric("m"),
@@ -58,9 +54,9 @@ class DepthProtocol:
     """What the depth protocols have in common. The prediction is fitted to each image's own scored
     pixels; errors are averaged over an image's pixels, then over images.
 
-    max_depth_m: range of datasets that `rules` does not name.
-    benchmarks_only: whether all data are of datasets that it names, so that the range above is no
-        part of the terms.
+    max_depth_m: range of datasets that it has no `rules` for.
+    benchmarks_only: whether it has rules for all of the data, so that the range above is no part of
+        the terms.
     departures: see `ScoringProtocol`.
     """
 
@@ -69,7 +65,6 @@ class DepthProtocol:
     departures: tuple[Departure, ...] = ()
 
     name: ClassVar[str]
-    rules: ClassVar[dict[str, DepthRules]]
     kinds: ClassVar[tuple[str, ...]] = ("affine_depth",)
     ratio_eps_m: ClassVar[float] = 0.0
     task: ClassVar[str] = "depth"
@@ -81,6 +76,18 @@ class DepthProtocol:
     statistics: ClassVar[dict[str, type]] = {}
     fits_constant: ClassVar[bool] = False
 
+    @classmethod
+    def of(
+        cls, config: EvaluateConfig, sources: Sequence[str], departures: tuple[Departure, ...]
+    ) -> Self:
+        known = bool(sources) and all(cls.rules(source) for source in sources)
+        return cls(config.max_depth_m, known, departures)
+
+    @classmethod
+    def rules(cls, source: str) -> DepthRules | None:
+        rules = dataset_of(source).rules.get(cls.name)
+        return rules if isinstance(rules, DepthRules) else None
+
     @property
     def terms(self) -> str:
         named = self.name if self.benchmarks_only else f"{self.name} to {self.max_depth_m:g} m"
@@ -88,11 +95,10 @@ class DepthProtocol:
 
     def rules_of(self, source: str) -> DepthRules:
         """A benchmark's rules, or those of any other dataset."""
-        return self.rules.get(source) or DepthRules(
+        return self.rules(source) or DepthRules(
             min_depth_m=MIN_DEPTH_M,
             max_depth_m=self.max_depth_m,
             processing_px=None,
-            dense=source.startswith("synthetic-") or source in DENSE_SOURCES,
             inverse_floor_m=INVERSE_FLOOR * self.max_depth_m,
         )
 
@@ -100,7 +106,7 @@ class DepthProtocol:
         return self.rules_of(source).remark
 
     def expected(self, source: str) -> int | None:
-        return self.rules_of(source).images
+        return images_of(source, self.rules(source))
 
     def processing_px(self, source: str) -> int | None:
         return self.rules_of(source).processing_px
@@ -156,7 +162,7 @@ class DepthProtocol:
             capped = capped_inverse_rmse(*batch, floor_m=rules.inverse_floor_m)
             found["i_rmse_capped"] = float(capped)
             del found["i_rmse"]
-        if rules.dense:
+        if dataset_of(sample.source).dense:
             found |= self.edge_errors(prediction, aligned_m, sample)
         return {name: found.get(name, float("nan")) for name in self.metrics}
 
@@ -210,7 +216,6 @@ class LeastSquaresDepth(LeastSquaresProtocol):
     *depth*."""
 
     name = "least-squares-depth"
-    rules = LEAST_SQUARES_DEPTH
     fit = staticmethod(alignment.by_least_squares)
 
 
@@ -223,7 +228,6 @@ class LeastSquaresDisparity(LeastSquaresProtocol):
     """
 
     name = "least-squares-disparity"
-    rules = LEAST_SQUARES_DISPARITY
     kinds = ("affine_disparity",)
     fit = staticmethod(alignment.by_disparity)
 
@@ -261,7 +265,6 @@ class RansacLogDepth(DepthProtocol):
     """
 
     name = "ransac-log-depth"
-    rules = RANSAC_LOG_DEPTH
     kinds = ("affine_depth", "affine_log_depth")
     metrics: ClassVar[dict[str, Metric]] = LOG_DEPTH_METRICS
     ratio_eps_m = 1e-5

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from PIL import Image
 
+from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
-from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
+from e2eft.datasets import NormalsRules, dataset_of
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, terms_of
 from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.pooling import angle_histogram, pooled_over_pixels
-from e2eft.evaluate.protocols.rules import PER_IMAGE_MEAN, POOLED_PIXELS, NormalsRules
 from e2eft.geometry.direction import median_direction
 from e2eft.geometry.normals import angular_error
 from e2eft.metrics.normals import angular_summary
@@ -41,7 +43,6 @@ class NormalsProtocol:
     departures: tuple[Departure, ...] = ()
 
     name: ClassVar[str]
-    rules: ClassVar[dict[str, NormalsRules]]
     kinds: ClassVar[tuple[str, ...]] = ("normals",)
     task: ClassVar[str] = "normals"
     headline: ClassVar[str] = "mean_deg"
@@ -49,6 +50,17 @@ class NormalsProtocol:
     least_pixels: ClassVar[int] = 1
     statistics: ClassVar[dict[str, type]] = {}
     fits_constant: ClassVar[bool] = True
+
+    @classmethod
+    def of(
+        cls, config: EvaluateConfig, sources: Sequence[str], departures: tuple[Departure, ...]
+    ) -> Self:
+        return cls(departures)
+
+    @classmethod
+    def rules(cls, source: str) -> NormalsRules | None:
+        rules = dataset_of(source).rules.get(cls.name)
+        return rules if isinstance(rules, NormalsRules) else None
 
     @property
     def terms(self) -> str:
@@ -58,10 +70,11 @@ class NormalsProtocol:
         return ""
 
     def expected(self, source: str) -> int | None:
-        return self.rules[source].images if source in self.rules else None
+        return images_of(source, self.rules(source))
 
     def processing_px(self, source: str) -> int | None:
-        return self.rules[source].processing_px if source in self.rules else None
+        rules = self.rules(source)
+        return None if rules is None else rules.processing_px
 
     def view(self, sample: Sample) -> Sample:
         return sample
@@ -110,7 +123,6 @@ class PerImageMean(NormalsProtocol):
     """``per-image-mean``: Marigold v1-1's; averaged over each image, then over images."""
 
     name = "per-image-mean"
-    rules = PER_IMAGE_MEAN
 
 
 class PooledPixels(NormalsProtocol):
@@ -121,7 +133,6 @@ class PooledPixels(NormalsProtocol):
     """
 
     name = "pooled-pixels"
-    rules = POOLED_PIXELS
     statistics: ClassVar[dict[str, type]] = {"histogram": bytes}
 
     def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:

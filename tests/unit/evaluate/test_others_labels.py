@@ -12,13 +12,14 @@ import pytest
 
 from e2eft import evaluate
 from e2eft.artifacts import Artifact, ArtifactError
-from e2eft.config import KittiEigenSource, Nyuv2Source, SourceConfig
 from e2eft.data.sample import Sample
 from e2eft.data.shards import open_shards
+from e2eft.datasets import DATASETS, SourceConfig
+from e2eft.datasets.kitti_eigen import KittiEigenSource
+from e2eft.datasets.nyuv2 import Nyuv2Source
 from e2eft.evaluate import job
 from e2eft.evaluate.chunks import Job
 from e2eft.evaluate.pairing import protocol_for
-from e2eft.evaluate.protocols import rules
 from e2eft.evaluate.scores import SUMMARY
 from e2eft.labels.trees import LabelTree, customary_paths, open_label_tree
 from e2eft.storage import LocalStore, MissingError
@@ -230,7 +231,8 @@ UNCROPPED = KittiEigenSource(root="r", frame_list="l", benchmark_crop=False)
 def test_a_part_of_a_benchmark_is_marked_incomplete_in_every_table(
     tmp_path: Path, frames: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rules.FRAME_SIZES, "scannet", frames[0].size)
+    few = replace(DATASETS["scannet"], frame_size=frames[0].size)
+    monkeypatch.setitem(DATASETS, "scannet", few)
     shards = write_shards(tmp_path / "scannet", frames, [6], "scannet")
     labels = write_labels(tmp_path / "l", "depth", {f.key: affine(f) for f in frames}, shards)
     scores = evaluate.run(config_of(tmp_path / "s", "depth", [shards]), [labels.uri])
@@ -274,7 +276,9 @@ def test_a_benchmark_of_other_data_has_a_name_of_its_own_and_nothing_published_b
     otherwise: SourceConfig,
     how: str,
 ) -> None:
-    frame = at_size(frames[0], *rules.FRAME_SIZES[source])
+    size = DATASETS[source].frame_size
+    assert size is not None
+    frame = at_size(frames[0], *size)
     made: list[Artifact] = []
     for name, config in (("published", published), ("otherwise", otherwise)):
         shards = write_shards(tmp_path / f"d-{name}", [frame], [1], source, config)
@@ -300,9 +304,8 @@ def test_a_benchmark_of_other_data_has_a_name_of_its_own_and_nothing_published_b
 def test_more_frames_than_a_benchmark_has_are_another_dataset(
     tmp_path: Path, frames: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rules.LEAST_SQUARES_DEPTH, "scannet", few := replace(
-        rules.LEAST_SQUARES_DEPTH["scannet"], images=6))  # fmt: skip
-    monkeypatch.setitem(rules.FRAME_SIZES, "scannet", frames[0].size)
+    few = replace(DATASETS["scannet"], images=6, frame_size=frames[0].size)
+    monkeypatch.setitem(DATASETS, "scannet", few)
     protocols: list[str] = []
     for count in (6, 7):
         more = [*frames, make_frame(9)][:count]
@@ -353,7 +356,7 @@ def test_what_is_scored_otherwise_than_the_published_code_does_is_said_beside_it
 ) -> None:
     said = "diode: unknown depth counts as 0 in the filter that drops depth edges"
     flat = replace(frames[0], depth_m=2 + frames[0].depth_m / 100)
-    monkeypatch.setitem(rules.FRAME_SIZES, "diode", flat.size)
+    monkeypatch.setitem(DATASETS, "diode", replace(DATASETS["diode"], frame_size=flat.size))
     shards = write_shards(tmp_path / "d", [flat], [1], "diode")
     labels = write_labels(tmp_path / "l", "depth", {flat.key: affine(flat)}, shards)
     for protocol in ("ransac-log-depth", "least-squares-depth"):

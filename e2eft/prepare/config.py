@@ -1,4 +1,4 @@
-"""The preparation stage: raw files or procedural scenes to shards."""
+"""The preparation stage's configuration: raw files or procedural scenes to shards."""
 
 from typing import Annotated, Self
 
@@ -9,18 +9,16 @@ from e2eft.config.base import (
     PLACEMENT,
     RESULT,
     ChosenBy,
-    Config,
     Fraction,
     Positive,
+    StageConfig,
     TrackingConfig,
 )
-from e2eft.config.benchmarks import BenchmarkSource
-from e2eft.config.sources import TrainingSource, VirtualKittiSource
-
-SourceConfig = TrainingSource | BenchmarkSource
+from e2eft.datasets import SourceConfig
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
 
 
-class PrepareConfig(Config):
+class PrepareConfig(StageConfig):
     """Render or convert a dataset and shard it to object storage."""
 
     out: Annotated[str, PLACEMENT]
