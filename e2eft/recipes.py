@@ -27,6 +27,7 @@ from e2eft.config import (
     ZeroConfig,
 )
 from e2eft.datasets.diode import DiodeSource
+from e2eft.datasets.diode_normals import DiodeNormalsSource
 from e2eft.datasets.eth3d import Eth3dSource
 from e2eft.datasets.hypersim import HypersimSource
 from e2eft.datasets.ibims import Ibims1Source
@@ -192,6 +193,10 @@ PREPARE: dict[str, Recipe] = {
     "oasis-normals": (
         "Evaluation: OASIS's 10,000 photographs with drawn normals, DSINE's or Marigold's files.",
         _normal_maps("oasis"),
+    ),
+    "diode-normals": (
+        "Evaluation: DIODE's 771 validation images, indoors and outdoors, with normals.",
+        _benchmark(DiodeNormalsSource),
     ),
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, Union
 
 from e2eft.datasets.base import Dataset, DepthRules, FrameSource, NormalsRules, Source
 from e2eft.datasets.diode import DiodeSource
+from e2eft.datasets.diode_normals import DiodeNormalsSource
 from e2eft.datasets.eth3d import Eth3dSource
 from e2eft.datasets.hypersim import HypersimSource
 from e2eft.datasets.ibims import Ibims1Source
@@ -50,6 +51,7 @@ SOURCES = (
     Ibims1Source,
     SintelSource,
     NormalMapSource,
+    DiodeNormalsSource,
 )
 """The configuration of every dataset."""
 DATASETS = {dataset.name: dataset for source in SOURCES for dataset in source.datasets}

@@ -23,7 +23,9 @@ from tests.benchmark_files import measured_frame
 from tests.normal_map_files import known_frame
 
 DEPTH_SETS = ["nyuv2", "kitti-eigen", "eth3d", "scannet", "diode", "ibims-1", "sintel"]
-NORMALS_SETS = [f"{name}-normals" for name in ("nyuv2", "scannet", "ibims-1", "sintel", "oasis")]
+NORMALS_SETS = [
+    f"{name}-normals" for name in ("nyuv2", "scannet", "ibims-1", "sintel", "oasis", "diode")
+]
 NEED_LIST = ["kitti-eigen", "eth3d", "scannet"]
 
 
