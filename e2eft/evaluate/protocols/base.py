@@ -48,9 +48,9 @@ class Departure:
         return f"{self.source} {self.how}"
 
 
-def terms_of(terms: str, departures: tuple[Departure, ...]) -> str:
-    """A protocol's terms with what the data depart from."""
-    return f"{terms} ({', '.join(map(str, departures))})" if departures else terms
+def with_departures(name: str, departures: tuple[Departure, ...]) -> str:
+    """A protocol's name with what the data depart from."""
+    return f"{name} ({', '.join(map(str, departures))})" if departures else name
 
 
 def images_of(source: str, rules: DepthRules | NormalsRules | None) -> int | None:
@@ -61,7 +61,7 @@ def images_of(source: str, rules: DepthRules | NormalsRules | None) -> int | Non
 
 Means = dict[str, dict[str, float]]
 """By metric: `mean`, `low`, `high` (its 95 % bootstrap interval; one image has none), `images` (on
-which it is defined) and `constant`."""
+which it is defined) and `constant` (the mean that the constant baseline has)."""
 
 
 class ScoringProtocol(Protocol):
@@ -69,7 +69,7 @@ class ScoringProtocol(Protocol):
 
     name: ClassVar[str]
     task: ClassVar[str]
-    headline: ClassVar[str]
+    primary_metric: ClassVar[str]
     """The metric by which images are ranked and models promoted."""
     metrics: ClassVar[dict[str, Metric]]
     kinds: ClassVar[tuple[str, ...]]
@@ -78,8 +78,8 @@ class ScoringProtocol(Protocol):
     """An image with fewer scored pixels gets no score."""
     statistics: ClassVar[dict[str, type]]
     """Further columns of the table, from which `summarize` makes means; bytes or float."""
-    fits_constant: ClassVar[bool]
-    """Whether the constant has to be fitted, which takes a pass over the truth."""
+    fits_baseline: ClassVar[bool]
+    """Whether the constant baseline has to be fitted, which takes a pass over the truth."""
 
     @classmethod
     def of(
@@ -103,7 +103,7 @@ class ScoringProtocol(Protocol):
         ...
 
     @property
-    def terms(self) -> str:
+    def full_name(self) -> str:
         """Name, parameters and departures: what must be equal for two numbers to be comparable."""
         ...
 
@@ -154,15 +154,15 @@ class ScoringProtocol(Protocol):
         """
         ...
 
-    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
-        """What one image contributes to the fit of the constant: float32 `[k 3]`, k <= `pixels`."""
+    def sampled_pixels(self, sample: Sample, count: int) -> np.ndarray:
+        """What one image contributes to the fit of the baseline: float32 `[k 3]`, k <= `count`."""
         ...
 
-    def constant(self, evidence: list[np.ndarray]) -> list[float]:
-        """The constant that any model must beat, fitted to the evidence of a domain's images."""
+    def fit_baseline(self, pixels: list[np.ndarray]) -> list[float]:
+        """The constant that any model must beat, fitted to the pixels of a domain's images."""
         ...
 
-    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
+    def baseline_prediction(self, baseline: list[float], sample: Sample) -> np.ndarray:
         """The constant as a prediction for one image."""
         ...
 

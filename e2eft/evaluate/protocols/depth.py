@@ -15,7 +15,7 @@ from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
 from e2eft.datasets import DepthRules, dataset_of
 from e2eft.evaluate.protocols import alignment
-from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, terms_of
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, with_departures
 from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.windows import in_window
 from e2eft.metrics.boundaries import (
@@ -56,7 +56,7 @@ class DepthProtocol:
 
     max_depth_m: range of datasets that it has no `rules` for.
     benchmarks_only: whether it has rules for all of the data, so that the range above is no part of
-        the terms.
+        its full name.
     departures: see `ScoringProtocol`.
     """
 
@@ -68,13 +68,13 @@ class DepthProtocol:
     kinds: ClassVar[tuple[str, ...]] = ("affine_depth",)
     ratio_eps_m: ClassVar[float] = 0.0
     task: ClassVar[str] = "depth"
-    headline: ClassVar[str] = "abs_rel"
+    primary_metric: ClassVar[str] = "abs_rel"
     metrics: ClassVar[dict[str, Metric]] = DEPTH_METRICS
     least_pixels: ClassVar[int] = 20
     """A fit of two numbers takes 2 / n of the squared error of n pixels: all of two, a tenth of
     20."""
     statistics: ClassVar[dict[str, type]] = {}
-    fits_constant: ClassVar[bool] = False
+    fits_baseline: ClassVar[bool] = False
 
     @classmethod
     def of(
@@ -89,9 +89,9 @@ class DepthProtocol:
         return rules if isinstance(rules, DepthRules) else None
 
     @property
-    def terms(self) -> str:
+    def full_name(self) -> str:
         named = self.name if self.benchmarks_only else f"{self.name} to {self.max_depth_m:g} m"
-        return terms_of(named, self.departures)
+        return with_departures(named, self.departures)
 
     def rules_of(self, source: str) -> DepthRules:
         """A benchmark's rules, or those of any other dataset."""
@@ -179,13 +179,13 @@ class DepthProtocol:
     def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
         return mean_over_images(rows, self.metrics, prefix, resamples)
 
-    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
+    def sampled_pixels(self, sample: Sample, count: int) -> np.ndarray:
         return np.empty((0, 3), np.float32)
 
-    def constant(self, evidence: list[np.ndarray]) -> list[float]:
+    def fit_baseline(self, pixels: list[np.ndarray]) -> list[float]:
         return []
 
-    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
+    def baseline_prediction(self, baseline: list[float], sample: Sample) -> np.ndarray:
         """Any number does: aligned, it is each image's own mean, in the space of the fit."""
         return np.full(sample.size, 0.5, np.float32)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
 from e2eft.datasets import NormalsRules, dataset_of
-from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, terms_of
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, with_departures
 from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.pooling import angle_histogram, pooled_over_pixels
 from e2eft.geometry.direction import median_direction
@@ -45,11 +45,11 @@ class NormalsProtocol:
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]] = ("normals",)
     task: ClassVar[str] = "normals"
-    headline: ClassVar[str] = "mean_deg"
+    primary_metric: ClassVar[str] = "mean_deg"
     metrics: ClassVar[dict[str, Metric]] = NORMALS_METRICS
     least_pixels: ClassVar[int] = 1
     statistics: ClassVar[dict[str, type]] = {}
-    fits_constant: ClassVar[bool] = True
+    fits_baseline: ClassVar[bool] = True
 
     @classmethod
     def of(
@@ -63,8 +63,8 @@ class NormalsProtocol:
         return rules if isinstance(rules, NormalsRules) else None
 
     @property
-    def terms(self) -> str:
-        return terms_of(self.name, self.departures)
+    def full_name(self) -> str:
+        return with_departures(self.name, self.departures)
 
     def remark(self, source: str) -> str:
         return ""
@@ -96,22 +96,22 @@ class NormalsProtocol:
     def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
         return mean_over_images(rows, self.metrics, prefix, resamples)
 
-    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
-        """Normals of `pixels` scored pixels, evenly spaced in reading order: float32 `[k 3]`."""
+    def sampled_pixels(self, sample: Sample, count: int) -> np.ndarray:
+        """Normals of `count` scored pixels, evenly spaced in reading order: float32 `[k 3]`."""
         known = sample.normals_cam[self.scored(sample)]
-        take = np.linspace(0, len(known) - 1, min(pixels, len(known))).round().astype(int)
+        take = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
         return known[take]
 
-    def constant(self, evidence: list[np.ndarray]) -> list[float]:
-        """The normal of least mean angle to the evidence, every image weighing the same."""
-        seen = [normals for normals in evidence if len(normals)]
+    def fit_baseline(self, pixels: list[np.ndarray]) -> list[float]:
+        """The normal of least mean angle to the pixels, every image weighing the same."""
+        seen = [normals for normals in pixels if len(normals)]
         if not seen:
             return [0.0, 0.0, -1.0]
         weights = np.concatenate([np.full(len(normals), 1 / len(normals)) for normals in seen])
         return median_direction(np.concatenate(seen), weights).tolist()
 
-    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
-        return np.broadcast_to(np.asarray(constant, np.float32), sample.normals_cam.shape)
+    def baseline_prediction(self, baseline: list[float], sample: Sample) -> np.ndarray:
+        return np.broadcast_to(np.asarray(baseline, np.float32), sample.normals_cam.shape)
 
     def panel(self, prediction: np.ndarray, sample: Sample, caption: str) -> Image.Image:
         error_deg = np.rad2deg(_angles_rad(prediction, sample.normals_cam))

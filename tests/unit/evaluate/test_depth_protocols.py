@@ -206,12 +206,12 @@ def test_eth3d_is_fitted_on_some_columns_or_scored_smaller() -> None:
     assert (small.depth_m[:3, 0] - 1 == [0, 2, 5]).all()
 
 
-def test_benchmarks_have_terms_of_their_own_and_other_data_a_range() -> None:
+def test_benchmarks_have_names_of_their_own_and_other_data_a_range() -> None:
     config = EvaluateConfig(out="s", task="depth", data=("x",), labels=("y",), max_depth_m=65.0)
-    assert protocol_of(config, ["nyuv2", "diode"]).terms == "least-squares-depth"
-    assert protocol_of(config, ["nyuv2", "hypersim"]).terms == "least-squares-depth to 65 m"
+    assert protocol_of(config, ["nyuv2", "diode"]).full_name == "least-squares-depth"
+    assert protocol_of(config, ["nyuv2", "hypersim"]).full_name == "least-squares-depth to 65 m"
     named = config.model_copy(update={"protocol": "ransac-log-depth"})
-    assert protocol_of(named, ["eth3d"]).terms == "ransac-log-depth"
+    assert protocol_of(named, ["eth3d"]).full_name == "ransac-log-depth"
 
 
 def test_edges_are_judged_where_the_truth_is_dense_only() -> None:

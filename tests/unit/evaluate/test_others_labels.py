@@ -77,7 +77,7 @@ def test_a_tree_of_npy_and_png_files_is_scored_under_the_images_names(
     scores = evaluate.run(config, [str(tree)])
     assert statuses(scores) == ["scored"] * 5 + ["missing"]
     assert max(v for v in evaluate.read_table(scores)[1]["abs_rel"].to_pylist() if v) < 2e-3
-    assert not evaluate.headline(scores).complete
+    assert not evaluate.primary_score(scores).complete
     assert evaluate.run(config, [str(tree)]) == scores
     write_array(tree / "plane" / "0005.npy", affine(frames[5]))
     with pytest.raises(ArtifactError, match=r"labels .* holds something else than"):
@@ -145,7 +145,7 @@ def test_files_that_are_no_labels_are_named(tmp_path: Path, frames: list[Sample]
     assert details[2] == "4 x 3 pixels, the image has 32 x 24"
     assert "expected 16-bit grey" in details[4]
     assert details[5] == "every scored pixel is 0.25"
-    assert scores.counts["constant"] == 1 and not evaluate.headline(scores).complete
+    assert scores.counts["constant"] == 1 and not evaluate.primary_score(scores).complete
 
 
 @pytest.mark.parametrize("axes", ["right-up-viewer", "opencv"])
@@ -163,10 +163,10 @@ def test_normals_come_in_the_axes_that_are_named(
     config = config_of(tmp_path / "scores", "normals", [shards], labels_axes=axes)
     scores = evaluate.run(config, [str(tree)])
     assert statuses(scores) == ["scored"] * 6
-    assert evaluate.headline(scores).value < 0.3
+    assert evaluate.primary_score(scores).value < 0.3
     other = {"opencv": "right-up-viewer", "right-up-viewer": "opencv"}[axes]
     config = config_of(tmp_path / "other", "normals", [shards], labels_axes=other)
-    assert evaluate.headline(evaluate.run(config, [str(tree)])).value > 30
+    assert evaluate.primary_score(evaluate.run(config, [str(tree)])).value > 30
 
 
 def test_disparity_is_scored_as_disparity_only(
@@ -181,7 +181,7 @@ def test_disparity_is_scored_as_disparity_only(
         tmp_path / "s", "depth", [shards],
         protocol="least-squares-disparity", labels_kind="disparity",
     )  # fmt: skip
-    assert evaluate.headline(evaluate.run(config, [str(tree)])).value < 1e-3
+    assert evaluate.primary_score(evaluate.run(config, [str(tree)])).value < 1e-3
     as_depth = config.model_copy(update={"labels_kind": "depth", "out": str(tmp_path / "d")})
     with pytest.raises(ArtifactError, match=r"holds affine_depth; least-squares-disparity scores"):
         evaluate.run(as_depth, [str(tree)])
@@ -200,7 +200,7 @@ def test_log_depth_is_what_the_ransac_protocol_is_made_for(
         tmp_path / "s", "depth", [shards], protocol="ransac-log-depth", labels_kind="log-depth"
     )
     scores = evaluate.run(config, [str(tmp_path / "tree")])
-    assert evaluate.headline(scores).value < 1e-3
+    assert evaluate.primary_score(scores).value < 1e-3
     elsewhere = config.model_copy(
         update={"protocol": "least-squares-depth", "out": str(tmp_path / "o")}
     )
@@ -248,7 +248,7 @@ def test_a_part_of_a_benchmark_is_marked_incomplete_in_every_table(
     )
     assert published in report
     assert "(incomplete: 6 of 800)" in evaluate.comparison_table([scores, scores])
-    assert not evaluate.headline(scores).complete
+    assert not evaluate.primary_score(scores).complete
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_benchmark_of_other_data_has_a_name_of_its_own_and_nothing_published_b
         labels = write_labels(tmp_path / f"l-{name}", "depth", {frame.key: affine(frame)}, shards)
         made.append(evaluate.run(config_of(tmp_path / name, "depth", [shards]), [labels.uri]))
     reports = [scores.store.read("report.md").decode() for scores in made]
-    assert [evaluate.headline(scores).protocol for scores in made] == [
+    assert [evaluate.primary_score(scores).protocol for scores in made] == [
         "least-squares-depth",
         f"least-squares-depth ({how})",
     ]
@@ -314,7 +314,7 @@ def test_more_frames_than_a_benchmark_has_are_another_dataset(
             tmp_path / f"l{count}", "depth", {f.key: affine(f) for f in more}, shards
         )
         config = config_of(tmp_path / f"s{count}", "depth", [shards])
-        protocols.append(evaluate.headline(evaluate.run(config, [labels.uri])).protocol)
+        protocols.append(evaluate.primary_score(evaluate.run(config, [labels.uri])).protocol)
     assert few.images == 6 and protocols == [
         "least-squares-depth",
         "least-squares-depth (scannet of 7 frames instead of 6)",
@@ -347,7 +347,7 @@ def test_frames_that_are_not_of_a_benchmarks_size_are_another_dataset(
     shards = open_shards(write_shards(tmp_path, frames, [len(frames)], source).uri)
     task = "normals" if source.endswith("-normals") else "depth"
     config = config_of(tmp_path, task, [shards.artifact], protocol=protocol)
-    named = protocol_for(config, [shards]).terms
+    named = protocol_for(config, [shards]).full_name
     assert named == (f"{protocol} ({source} {how})" if how else named.partition(" (")[0])
 
 
@@ -404,7 +404,7 @@ def test_pooled_scores_are_compared_by_pixels(
     table = evaluate.differences_table([scores[1], scores[0]])
     assert f"Difference to {scores[1].uri}" in table and f"| {scores[0].uri} | +" in table
     mean, low, high = evaluate.paired_difference(*scores, "mean_deg")
-    values = [evaluate.headline(artifact).value for artifact in scores]
+    values = [evaluate.primary_score(artifact).value for artifact in scores]
     assert mean == pytest.approx(values[0] - values[1], rel=1e-9) and 0 < low < mean < high
     with pytest.raises(ValueError, match="median_deg over all pixels is no average"):
         evaluate.paired_difference(*scores, "median_deg")
