@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from e2eft.storage import Store
 
 FRAME_SIZE = (768, 1024)
-LEAST_SQUARES = DepthRules(min_depth_m=0.6, max_depth_m=350, range_masks=False, processing_px=640)
 DIODE = Dataset(
     name="diode",
     images=771,
     frame_size=FRAME_SIZE,
     rules={
-        "least-squares-depth": LEAST_SQUARES,
-        "least-squares-disparity": LEAST_SQUARES,
+        "least-squares-depth": DepthRules(
+            min_depth_m=0.6, max_depth_m=350, range_masks=False, processing_px=640
+        ),
         "ransac-log-depth": DepthRules(
             min_depth_m=0.6,
             max_depth_m=350,

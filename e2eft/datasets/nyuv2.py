@@ -12,15 +12,13 @@ if TYPE_CHECKING:
     from e2eft.storage import Store
 
 FRAME_SIZE = (480, 640)
-LEAST_SQUARES = DepthRules(min_depth_m=1e-3, max_depth_m=10, window="nyu-eigen")
 NYUV2 = Dataset(
     name="nyuv2",
     images=654,
     frame_size=FRAME_SIZE,
     scored_as={"depth": ("raw", "with filled-in depth")},
     rules={
-        "least-squares-depth": LEAST_SQUARES,
-        "least-squares-disparity": LEAST_SQUARES,
+        "least-squares-depth": DepthRules(min_depth_m=1e-3, max_depth_m=10, window="nyu-eigen"),
         "ransac-log-depth": DepthRules(min_depth_m=0.1, max_depth_m=10),
     },
 )

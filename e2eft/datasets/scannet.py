@@ -26,14 +26,12 @@ if TYPE_CHECKING:
     from e2eft.datasets.reading.roots import RootFiles
     from e2eft.storage import Store
 
-LEAST_SQUARES = DepthRules(min_depth_m=1e-3, max_depth_m=10)
 SCANNET = Dataset(
     name="scannet",
     images=800,
     frame_size=(480, 640),
     rules={
-        "least-squares-depth": LEAST_SQUARES,
-        "least-squares-disparity": LEAST_SQUARES,
+        "least-squares-depth": DepthRules(min_depth_m=1e-3, max_depth_m=10),
         "ransac-log-depth": DepthRules(min_depth_m=0.01, max_depth_m=10),
     },
 )

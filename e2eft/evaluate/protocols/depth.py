@@ -65,6 +65,8 @@ class DepthProtocol:
     departures: tuple[Departure, ...] = ()
 
     name: ClassVar[str]
+    rules_like: ClassVar[str] = ""
+    """The protocol whose rules hold for datasets that declare none under this one's name."""
     kinds: ClassVar[tuple[str, ...]] = ("affine_depth",)
     ratio_eps_m: ClassVar[float] = 0.0
     task: ClassVar[str] = "depth"
@@ -85,7 +87,8 @@ class DepthProtocol:
 
     @classmethod
     def rules(cls, source: str) -> DepthRules | None:
-        rules = dataset_of(source).rules.get(cls.name)
+        declared = dataset_of(source).rules
+        rules = declared.get(cls.name) or declared.get(cls.rules_like)
         return rules if isinstance(rules, DepthRules) else None
 
     @property
@@ -228,6 +231,7 @@ class LeastSquaresDisparity(LeastSquaresProtocol):
     """
 
     name = "least-squares-disparity"
+    rules_like = LeastSquaresDepth.name
     kinds = ("affine_disparity",)
     fit = staticmethod(alignment.by_disparity)
 
