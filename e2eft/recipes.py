@@ -289,6 +289,10 @@ EVALUATE: dict[str, Recipe] = {
         "Depth as the paper, Marigold and GeoWizard score it: fitted to depth.",
         _evaluate("depth", "least-squares-depth"),
     ),
+    "least-squares-depth-lapis": (
+        "Depth as Lapis scores it: fitted to depth, ETH3D smaller, DIODE without edges.",
+        _evaluate("depth", "least-squares-depth-lapis"),
+    ),
     "least-squares-disparity": (
         "Labels that are disparity, as Lotus and Depth Anything score them.",
         _evaluate("depth", "least-squares-disparity"),

@@ -23,6 +23,7 @@ from e2eft.config.label import SamplingConfig
 
 ProtocolName = Literal[
     "least-squares-depth",
+    "least-squares-depth-lapis",
     "least-squares-disparity",
     "ransac-log-depth",
     "per-image-mean",

@@ -222,6 +222,33 @@ class LeastSquaresDepth(LeastSquaresProtocol):
     fit = staticmethod(alignment.by_least_squares)
 
 
+class LapisLeastSquaresDepth(LeastSquaresDepth):
+    """``least-squares-depth-lapis``: Lapis's (arXiv 2608.30129, appendix B.1), Marigold's but for
+    ETH3D at 2048 x 1360 and DIODE without its depth edges; each model sees images at its own size.
+    """
+
+    name = "least-squares-depth-lapis"
+    rules_like = LeastSquaresDepth.name
+    unlike: ClassVar[dict[str, dict[str, Any]]] = {
+        "eth3d": {
+            "scored_size": (1360, 2048),
+            "remark": "the published code's way to 2048 x 1360 is not known; here it is the "
+            "nearest pixel",
+        },
+        "diode": {
+            "sobel_limit_m": 0.3,
+            "remark": "unknown depth counts as 0 in the filter that drops depth edges; what the "
+            "published code filters there is not known",
+        },
+    }
+    """What its rules for a dataset say otherwise than Marigold's."""
+
+    @classmethod
+    def rules(cls, source: str) -> DepthRules | None:
+        rules = super().rules(source)
+        return rules and replace(rules, processing_px=None, **cls.unlike.get(source, {}))
+
+
 class LeastSquaresDisparity(LeastSquaresProtocol):
     """``least-squares-disparity``: that of Lotus's disparity models and of Depth Anything; fitted
     to 1 / depth, and inverted.

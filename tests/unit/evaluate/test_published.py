@@ -66,6 +66,7 @@ def test_rows_are_where_their_own_code_would_have_them() -> None:
         "Pixel-Perfect Depth (1024, MoGe-2)",
     }
     assert {"Lotus-D", "Lotus-G", "Lotus-2"} < methods_of("least-squares-disparity")
+    assert methods_of("least-squares-depth-lapis") >= {"Lapis", "Pixel-Perfect Depth"}
     assert not any("DepthFM" in method for method in methods_of("least-squares-depth"))
     assert "Marigold V2" not in methods_of("pooled-pixels") | methods_of("per-image-mean")
 
@@ -111,6 +112,10 @@ def test_a_report_does_not_set_marigold_v2s_scores_beside_pixel_perfect_depths()
 
 
 def test_a_report_shows_the_methods_that_were_scored_on_its_data() -> None:
+    diode, nyu = (report_of("least-squares-depth-lapis", name) for name in ("diode", "nyuv2"))
+    assert "| Marigold v1-1 | 0.1010 | 0.9100 | published: arXiv 2608.30129, Table 1 |" in diode
+    assert "| Lapis | 0.0380 | 0.9820 |" in nyu and "| Marigold v1-1" not in nyu
+    assert "diode: unknown depth counts as 0" in diode
     disparity = "least-squares-disparity"
     lines = report_of(disparity, "scannet").splitlines()
     assert "| DPT | 0.0820 | 0.9340 | published: arXiv 2312.02145, Table 1 |" in lines
