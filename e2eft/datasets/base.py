@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field
 
@@ -148,6 +148,20 @@ class Source(Config):
         """The one of `datasets` that this configuration is of."""
         (dataset,) = self.datasets
         return dataset
+
+    @property
+    def not_encodable(self) -> str:
+        """Why a VAE cannot encode frames of these settings; "" if nothing is known against it."""
+        return ""
+
+    def settled(self, begun: Mapping[str, Any]) -> Self:
+        """The same with what was left open decided.
+
+        Args:
+            begun: the recorded configuration of the dataset whose preparation is resumed, as JSON;
+                empty if it is begun now.
+        """
+        return self
 
     def open(self, index: Store | None) -> FrameSource:
         """The frames. See `e2eft.datasets.open_source`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import tyro
 
@@ -57,6 +58,19 @@ class VirtualKittiSource(Source):
     none. neighbours: of the plane that most pixels around it lie on, beside a depth edge often
     another surface's. Default: own; what was begun with the second, as all was once, is finished
     with it."""
+
+    @property
+    def not_encodable(self) -> str:
+        if self.benchmark_crop:
+            return ""
+        return "Virtual KITTI has 375 x 1242 pixels: use --benchmark-crop"
+
+    def settled(self, begun: Mapping[str, Any]) -> Self:
+        if self.normal_planes is not None:
+            return self
+        # Records that lack the field are of when there was no other way.
+        is_older = begun.get("kind") == self.kind and begun.get("normal_planes") != "own"
+        return self.model_copy(update={"normal_planes": "neighbours" if is_older else "own"})
 
     def open(self, index: Store | None) -> FrameSource:
         from e2eft.datasets.reading.virtual_kitti import VirtualKittiFrames

@@ -15,7 +15,6 @@ from e2eft.config.base import (
     TrackingConfig,
 )
 from e2eft.datasets import SourceConfig
-from e2eft.datasets.virtual_kitti import VirtualKittiSource
 
 
 class PrepareConfig(StageConfig):
@@ -55,10 +54,8 @@ class PrepareConfig(StageConfig):
 
     @model_validator(mode="after")
     def _can_be_encoded(self) -> Self:
-        uncropped = isinstance(self.source, VirtualKittiSource) and not self.source.benchmark_crop
-        if self.latents_of is not None and uncropped:
+        if self.latents_of is not None and (why := self.source.not_encodable):
             raise ValueError(
-                "--latents-of needs sides that are multiples of the VAE's factor 8, Virtual KITTI "
-                "has 375 x 1242 pixels: use --benchmark-crop"
+                f"--latents-of needs sides that are multiples of the VAE's factor 8, {why}"
             )
         return self
