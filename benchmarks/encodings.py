@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from e2eft.config import SyntheticSource
 from e2eft.data import shards
 from e2eft.data.batches import FrameReader
 from e2eft.data.sample import Sample
-from e2eft.datasets.synthetic import SyntheticFrames
+from e2eft.datasets.reading.synthetic import SyntheticFrames
+from e2eft.datasets.synthetic import SyntheticSource
 
 REPEATS = 5
 Codec = tuple[Callable[[Any], bytes], Callable[[bytes, tuple[int, int]], Any]]

@@ -20,11 +20,11 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from e2eft.config import HypersimSource
 from e2eft.data.sample import Sample, check_sample
 from e2eft.data.shards import encode_depth, encode_normals, encode_part, encode_rgb, encode_row
 from e2eft.datasets import open_source
-from e2eft.datasets.hypersim import HypersimFrames, facing_normals, tone_map
+from e2eft.datasets.hypersim import HypersimSource
+from e2eft.datasets.reading.hypersim import HypersimFrames, facing_normals, tone_map
 from e2eft.geometry.camera import planar_depth
 
 HEIGHT, WIDTH = 768, 1024

@@ -18,10 +18,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from e2eft.config import VirtualKittiSource
 from e2eft.data.sample import Sample, check_sample
 from e2eft.data.shards import encode_depth, encode_normals, encode_part, encode_rgb, encode_row
 from e2eft.datasets import open_source
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
 from e2eft.geometry.normals import normals_from_depth, surface_normals
 from tests.virtual_kitti_files import StreetTruth, VirtualKittiRelease, make_street
 

@@ -19,13 +19,14 @@ from tyro.constructors import (
 from e2eft import recipes
 from e2eft.config import (
     Config,
+    EvaluateConfig,
     LabelConfig,
-    PrepareConfig,
     StageConfig,
     TrackingConfig,
     TrainConfig,
 )
 from e2eft.config.flags import flag_of, of_lists, repeated
+from e2eft.prepare import PrepareConfig
 from e2eft.secrets import DiscreetFormatter, without_secrets
 from e2eft.signals import Terminated, heeding_sigterm
 from e2eft.stdout import for_a_reader, forget_stdout
@@ -133,6 +134,7 @@ def execute(config: StageConfig) -> Any:
         from e2eft import label
 
         return label.run(config)
+    assert isinstance(config, EvaluateConfig), type(config)
     from e2eft import score
 
     return score.run(config)

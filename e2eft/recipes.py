@@ -13,32 +13,32 @@ from e2eft.config import (
     BatchConfig,
     CheckpointConfig,
     Diffusion,
-    DiodeSource,
     EndToEnd,
-    Eth3dSource,
     EvaluateConfig,
-    HypersimSource,
-    Ibims1Source,
-    KittiEigenSource,
     LabelConfig,
     ModelConfig,
-    NormalMapSet,
-    NormalMapSource,
-    Nyuv2Source,
     OptimizerConfig,
     PanelConfig,
-    PrepareConfig,
     ProtocolName,
     ScalingConfig,
-    ScanNetSource,
     ScheduleConfig,
-    SintelSource,
-    SyntheticSource,
     TaskName,
     TrainConfig,
-    VirtualKittiSource,
     ZeroConfig,
 )
+from e2eft.datasets.diode import DiodeSource
+from e2eft.datasets.diode_normals import DiodeNormalsSource
+from e2eft.datasets.eth3d import Eth3dSource
+from e2eft.datasets.hypersim import HypersimSource
+from e2eft.datasets.ibims import Ibims1Source
+from e2eft.datasets.kitti_eigen import KittiEigenSource
+from e2eft.datasets.normal_maps import NormalMapSet, NormalMapSource
+from e2eft.datasets.nyuv2 import Nyuv2Source
+from e2eft.datasets.scannet import ScanNetSource
+from e2eft.datasets.sintel import SintelSource
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
+from e2eft.prepare import PrepareConfig
 
 Recipe = tuple[str, Any]
 """One line of description, and the configuration."""
@@ -194,6 +194,10 @@ PREPARE: dict[str, Recipe] = {
         "Evaluation: OASIS's 10,000 photographs with drawn normals, DSINE's or Marigold's files.",
         _normal_maps("oasis"),
     ),
+    "diode-normals": (
+        "Evaluation: DIODE's 771 validation images, indoors and outdoors, with normals.",
+        _benchmark(DiodeNormalsSource),
+    ),
 }
 
 TRAIN: dict[str, Recipe] = {
@@ -284,6 +288,10 @@ EVALUATE: dict[str, Recipe] = {
     "least-squares-depth": (
         "Depth as the paper, Marigold and GeoWizard score it: fitted to depth.",
         _evaluate("depth", "least-squares-depth"),
+    ),
+    "least-squares-depth-lapis": (
+        "Depth as Lapis scores it: fitted to depth, ETH3D smaller, DIODE without edges.",
+        _evaluate("depth", "least-squares-depth-lapis"),
     ),
     "least-squares-disparity": (
         "Labels that are disparity, as Lotus and Depth Anything score them.",

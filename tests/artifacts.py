@@ -18,7 +18,9 @@ from e2eft.artifacts import (
     Parent,
     look,
 )
-from e2eft.config import PrepareConfig, StageConfig, SyntheticSource
+from e2eft.config import StageConfig
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import Store, open_store
 
 EVERYTHING = Owned(patterns=(), results=(r".+",))

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from e2eft.artifacts import Artifact
-from e2eft.config import PrepareConfig, SyntheticSource
 from e2eft.data.latents import DETAIL
 from e2eft.data.sample import Sample, check_sample
 from e2eft.data.shards import KIND, SHARD_SCHEMA_VERSION, encode_part, encode_row, part_path
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import open_store
 from tests.artifacts import begin
 

@@ -9,21 +9,16 @@ import pyarrow as pa
 from PIL import Image
 
 from e2eft.artifacts import Artifact, Parent
-from e2eft.config import (
-    EvaluateConfig,
-    LabelConfig,
-    PrepareConfig,
-    SamplingConfig,
-    SourceConfig,
-    SyntheticSource,
-    TrackingConfig,
-)
+from e2eft.config import EvaluateConfig, LabelConfig, SamplingConfig, TrackingConfig
 from e2eft.data.sample import Sample
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import encode_part, encode_row, part_path
+from e2eft.datasets import SourceConfig
+from e2eft.datasets.synthetic import SyntheticSource
 from e2eft.geometry.normals import normals_from_depth
 from e2eft.images.npy import encode_npy
 from e2eft.labels import index as label_files
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import open_store
 from e2eft.tasks import label_codec
 from tests.artifacts import write_artifact

@@ -14,22 +14,11 @@ from e2eft.config.base import (
     Config,
     InitialLatent,
     Role,
+    StageConfig,
     TaskName,
     TrackingConfig,
     digest_of,
     require_multiple,
-)
-from e2eft.config.benchmarks import (
-    BenchmarkSource,
-    DiodeSource,
-    Eth3dSource,
-    Ibims1Source,
-    KittiEigenSource,
-    NormalMapSet,
-    NormalMapSource,
-    Nyuv2Source,
-    ScanNetSource,
-    SintelSource,
 )
 from e2eft.config.evaluate import EvaluateConfig, LabelsAxes, ProtocolName
 from e2eft.config.identity import (
@@ -41,13 +30,6 @@ from e2eft.config.identity import (
     rounding_differences,
 )
 from e2eft.config.label import LabelConfig, SamplingConfig, Spacing
-from e2eft.config.prepare import PrepareConfig, SourceConfig
-from e2eft.config.sources import (
-    HypersimSource,
-    SyntheticSource,
-    VirtualKittiSource,
-    VirtualKittiVariation,
-)
 from e2eft.config.train import (
     Autoencoding,
     BatchConfig,
@@ -66,8 +48,6 @@ from e2eft.config.train import (
     is_conditional,
 )
 
-StageConfig = PrepareConfig | TrainConfig | LabelConfig | EvaluateConfig
-
 __all__ = [
     "IDENTITY_VERSION",
     "INT64_MAX",
@@ -76,46 +56,30 @@ __all__ = [
     "VAE_FACTOR",
     "Autoencoding",
     "BatchConfig",
-    "BenchmarkSource",
     "CheckpointConfig",
     "Config",
     "ConvInHalving",
     "DataConfig",
     "Difference",
     "Diffusion",
-    "DiodeSource",
     "EndToEnd",
-    "Eth3dSource",
     "EvaluateConfig",
-    "HypersimSource",
-    "Ibims1Source",
     "InitialLatent",
-    "KittiEigenSource",
     "LabelConfig",
     "LabelsAxes",
     "ModelConfig",
-    "NormalMapSet",
-    "NormalMapSource",
-    "Nyuv2Source",
     "OptimizerConfig",
     "PanelConfig",
-    "PrepareConfig",
     "ProtocolName",
     "Role",
     "SamplingConfig",
     "ScalingConfig",
-    "ScanNetSource",
     "ScheduleConfig",
-    "SintelSource",
-    "SourceConfig",
     "Spacing",
     "StageConfig",
-    "SyntheticSource",
     "TaskName",
     "TrackingConfig",
     "TrainConfig",
-    "VirtualKittiSource",
-    "VirtualKittiVariation",
     "ZeroConfig",
     "as_begun",
     "differences",

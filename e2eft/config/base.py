@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
 import tyro
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
@@ -173,3 +173,14 @@ class TrackingConfig(Config):
     def _without_userinfo(self, uri: str | None) -> str | None:
         """What is stored, logged or sent to workers holds no password."""
         return None if uri is None else shown(uri)
+
+
+class StageConfig(Config):
+    """Base of the stages' configurations. Each has these fields, with a help of its own."""
+
+    if TYPE_CHECKING:
+        out: str
+        overwrite: bool
+        take_over: bool
+        single_writer: bool
+        tracking: TrackingConfig

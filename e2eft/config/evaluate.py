@@ -12,23 +12,29 @@ from e2eft.config.base import (
     ROUNDING,
     ByRecipe,
     ChosenBy,
-    Config,
     Count,
     Positive,
+    StageConfig,
     TaskName,
     TrackingConfig,
     flag,
 )
 from e2eft.config.label import SamplingConfig
 
-DepthProtocolName = Literal["least-squares-depth", "least-squares-disparity", "ransac-log-depth"]
-NormalsProtocolName = Literal["per-image-mean", "pooled-pixels"]
-ProtocolName = DepthProtocolName | NormalsProtocolName
+ProtocolName = Literal[
+    "least-squares-depth",
+    "least-squares-depth-lapis",
+    "least-squares-disparity",
+    "ransac-log-depth",
+    "per-image-mean",
+    "pooled-pixels",
+]
+"""Names of the classes in `e2eft.evaluate.protocols`; of each task, the first is the default."""
 LabelsKind = Literal["depth", "disparity", "log-depth"]
 LabelsAxes = Literal["right-up-viewer", "left-up-viewer", "opencv"]
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(StageConfig):
     """Score a model, or labels already there, against shards with ground truth."""
 
     out: Annotated[str, PLACEMENT]

@@ -19,6 +19,7 @@ from e2eft.config.base import (
     Fraction,
     InitialLatent,
     Positive,
+    StageConfig,
     TaskName,
     TrackingConfig,
     flag,
@@ -43,7 +44,7 @@ class SamplingConfig(Config):
     """Seeds the initial noise of each image together with the image's own content."""
 
 
-class LabelConfig(Config):
+class LabelConfig(StageConfig):
     """Label a corpus of images with depth or normals."""
 
     model: Annotated[str, PLACEMENT, INPUT]

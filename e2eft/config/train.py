@@ -16,6 +16,7 @@ from e2eft.config.base import (
     Fraction,
     InitialLatent,
     Positive,
+    StageConfig,
     TaskName,
     TrackingConfig,
     flag,
@@ -263,7 +264,7 @@ class PanelConfig(Config):
     """Shards of the panel's frames. Default: the training data."""
 
 
-class TrainConfig(Config):
+class TrainConfig(StageConfig):
     """Fine-tune a diffusion model end to end (or build a small base model)."""
 
     base: Annotated[str, PLACEMENT, INPUT]

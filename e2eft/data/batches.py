@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from e2eft.data.batch import Batch, rgb_tensor
+from e2eft.data.modalities import MODALITIES
 from e2eft.data.sample import Sample, is_constant
-from e2eft.data.shards import ROWS_PER_GROUP, TRUTH, ShardIndex, decode_row
+from e2eft.data.shards import ROWS_PER_GROUP, ShardIndex, decode_row
 from e2eft.data.transforms import flip_sample
 from e2eft.errors import E2eftError
 
@@ -163,10 +164,10 @@ class FrameReader:
     keep_bytes: decoded frames are kept for the next epoch as long as there is room: the first ones
     read, so that of a dataset which does not fit at least those are not decoded again.
     latents: read the cached latents of the colour images instead of these; frames are black then.
-    truth: which of `depth` and `normals` are read; the other is unknown in every frame then.
+    modalities: which of `depth` and `normals` are read; the other is unknown in every frame then.
 
     Raises:
-        ValueError: if `truth` names what no shard has.
+        ValueError: if `modalities` names what no shard has.
     """
 
     def __init__(
@@ -176,12 +177,12 @@ class FrameReader:
         *,
         keep_bytes: int = 0,
         latents: bool = False,
-        truth: tuple[str, ...] = TRUTH,
+        modalities: tuple[str, ...] = MODALITIES,
     ) -> None:
-        if unheard_of := set(truth) - set(TRUTH):
-            raise ValueError(f"shards hold {' and '.join(TRUTH)}, not {', '.join(unheard_of)}")
+        if unheard_of := set(modalities) - set(MODALITIES):
+            raise ValueError(f"shards hold {' and '.join(MODALITIES)}, not {', '.join(unheard_of)}")
         self.shards, self.cached_groups, self.latents = shards, cached_groups, latents
-        self.unread = frozenset(TRUTH) - frozenset(truth)
+        self.unread = frozenset(MODALITIES) - frozenset(modalities)
         self._groups: OrderedDict[tuple[int, int, int], list[dict[str, Any]]] = OrderedDict()
         self._room, self._kept = keep_bytes, dict[tuple[int, int], Sample]()
 

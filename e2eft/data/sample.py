@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from e2eft.data.modalities import DEPTH, Modalities
 from e2eft.errors import E2eftError
 from e2eft.geometry.camera import has_rays, pixel_rays
 
@@ -22,29 +23,6 @@ class SampleError(E2eftError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.reason, self.detail)
-
-
-@dataclass(frozen=True)
-class Promise:
-    """What every frame of a dataset has; one that has not is rejected.
-
-    depth: a finite depth somewhere.
-    normals: a normal somewhere.
-    away_share: part of the dataset's normals that may face away from the camera. None where they
-        are made from exact geometry: a single one rejects its frame. An evaluation keeps annotated
-        ones as they are published, in every frame; more than this share of all frames' together
-        means that their axes were mistaken.
-    """
-
-    depth: bool = True
-    normals: bool = False
-    away_share: float = 0.0
-
-
-DEPTH = Promise()
-ANNOTATED_NORMALS = Promise(depth=False, normals=True, away_share=0.25)
-DRAWN_NORMALS = Promise(depth=False, normals=True, away_share=1)
-"""Drawn on photographs, without regard to a camera: any of them may face away from it."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +97,8 @@ def unknown_intrinsics() -> np.ndarray:
     return np.full((3, 3), np.nan)
 
 
-def check_sample(sample: Sample, promise: Promise = DEPTH) -> Sample:
-    """The sample, if it keeps the contract, and what its dataset promises.
+def check_sample(sample: Sample, modalities: Modalities = DEPTH) -> Sample:
+    """The sample, if it keeps the contract, and the modalities of its dataset.
 
     Raises:
         SampleError: with reason `wrong_shape`, `wrong_dtype`, `no_valid_depth`, `no_valid_normal`,
@@ -147,15 +125,15 @@ def check_sample(sample: Sample, promise: Promise = DEPTH) -> Sample:
             "camera_without_rays",
             f"intrinsics_px {sample.intrinsics_px.tolist()} has no ray through every pixel",
         )
-    _check_depth(sample.depth_m, promise)
-    _check_normals(sample, promise)
+    _check_depth(sample.depth_m, modalities)
+    _check_normals(sample, modalities)
     return sample
 
 
-def _check_depth(depth_m: np.ndarray, promise: Promise) -> None:
+def _check_depth(depth_m: np.ndarray, modalities: Modalities) -> None:
     finite = depth_m[np.isfinite(depth_m)]
     if not finite.size:
-        if promise.depth:
+        if modalities.depth:
             raise SampleError("no_valid_depth", "no pixel has a finite depth")
         return
     if finite.min() < MIN_DEPTH_M or finite.max() > MAX_DEPTH_M or np.isneginf(depth_m).any():
@@ -165,17 +143,17 @@ def _check_depth(depth_m: np.ndarray, promise: Promise) -> None:
         )
 
 
-def _check_normals(sample: Sample, promise: Promise) -> None:
+def _check_normals(sample: Sample, modalities: Modalities) -> None:
     # NaN, which an unknown normal has for its length, compares as false.
     length = np.sqrt(np.einsum("hwc,hwc->hw", sample.normals_cam, sample.normals_cam))
     known = int(np.isfinite(length).sum())
     if not known:
-        if promise.normals:
+        if modalities.normals:
             raise SampleError("no_valid_normal", "no pixel has a normal")
         return
     if (np.abs(length - 1) > 1e-3).any():
         raise SampleError("normals_not_unit", "a normal's length differs from 1 by more than 1e-3")
-    if not promise.away_share and (away := count_away(sample)):
+    if not modalities.away_share and (away := count_away(sample)):
         raise SampleError(
             "normals_face_away", f"{away / known:.2%} of the normals point away from the camera"
         )

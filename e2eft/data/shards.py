@@ -35,8 +35,6 @@ from e2eft.storage import Store
 
 KIND = "shards"
 SHARD_SCHEMA_VERSION = 1
-TRUTH = ("depth", "normals")
-"""The columns that a loss may look at, and that are not read if it does not."""
 ROWS_PER_GROUP = 8
 ZSTD_LEVEL = 3
 
@@ -337,12 +335,12 @@ def open_shards(uri: str) -> ShardIndex:
     return ShardIndex(artifact=artifact, rows_of_part=rows)
 
 
-def require_truth(shards: ShardIndex, task: str) -> None:
+def require_modality(shards: ShardIndex, task: str) -> None:
     """Raises ArtifactError if the frames are known to lack what a task, `depth` or `normals`, is
     trained on: evaluation sets have one of the two."""
-    truth = shards.artifact.details.get("truth", (task,))
-    if task not in truth:
+    there = shards.artifact.details.get("truth", (task,))
+    if task not in there:
         raise ArtifactError(
             f"{shards.artifact.uri} has no {task} to train on: its frames have "
-            f"{' and '.join(truth)} only"
+            f"{' and '.join(there)} only"
         )

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from e2eft.data.sample import Promise, Sample, count_away, is_constant
+from e2eft.data.modalities import Modalities
+from e2eft.data.sample import Sample, count_away, is_constant
 
 DEPTH_EDGES_M = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 656)
 STRIDE = 4
@@ -76,14 +77,14 @@ class Survey:
         """Part of the known normals that faces away from the camera."""
         return self.normals_away / max(1, self.pixels - self.normals_unknown)
 
-    def truth(self, promise: Promise) -> list[str]:
-        """What there is to learn from, `depth`, `normals` or both: what is promised, since pixels
-        that are looked at may miss what is sparse, and what was seen besides."""
+    def modalities(self, known: Modalities) -> list[str]:
+        """What there is to learn from, `depth`, `normals` or both: what the dataset is known to
+        have, since pixels that are looked at may miss what is sparse, and what was seen besides."""
         there = {
-            "depth": promise.depth or sum(self.depth_counts) > 0,
-            "normals": promise.normals or self.normals_unknown < self.pixels,
+            "depth": known.depth or sum(self.depth_counts) > 0,
+            "normals": known.normals or self.normals_unknown < self.pixels,
         }
-        return [name for name, known in there.items() if known]
+        return [name for name, is_there in there.items() if is_there]
 
     def as_json(self) -> dict[str, Any]:
         """Remarks are left out where there are none: a dataset without any keeps its digest."""

@@ -8,38 +8,73 @@ a thin-prism fisheye, so no pinhole camera describes them.
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from e2eft.config import Eth3dSource
-from e2eft.data.sample import (
-    DEPTH,
-    Sample,
-    SampleError,
-    storable_depth,
-    unknown_intrinsics,
-    unknown_normals,
-)
+from e2eft.config.base import PLACEMENT, RESULT, ByRecipe, flag
+from e2eft.datasets.base import Dataset, DepthRules, FrameSource, Source
 from e2eft.datasets.listed import (
-    ConfiguredLayout,
     FrameEntry,
+    Layout,
+    ListedFrames,
     Listing,
     of_one_frame,
     read_listing,
 )
-from e2eft.datasets.pixels import read_rgb
-from e2eft.datasets.roots import RootFiles
 
+if TYPE_CHECKING:
+    from e2eft.data.sample import Sample
+    from e2eft.datasets.reading.roots import RootFiles
+    from e2eft.storage import Store
+
+LEAST_SQUARES = DepthRules(
+    min_depth_m=1e-5, max_depth_m=math.inf, fit_longest_px=1024, processing_px=756
+)
+ETH3D = Dataset(
+    name="eth3d",
+    images=454,
+    frame_size=(4032, 6048),
+    rules={
+        "least-squares-depth": LEAST_SQUARES,
+        "least-squares-disparity": replace(LEAST_SQUARES, processing_px=768),
+        "ransac-log-depth": DepthRules(
+            min_depth_m=0.01,
+            max_depth_m=math.inf,
+            # Of 2048 x 1360, what Pixel-Perfect Depth's area of 1024 x 768 makes.
+            processing_px=1088,
+            scored_size=(1360, 2048),
+        ),
+    },
+)
 _COLUMNS = [
     rf"(?:.*/)?(?P<scene>[^/]+)/{kind}/(?P<name>[^/]+/[^/]+)"
     for kind in ("images", "ground_truth_depth")
 ]
 
 
-class Eth3dLayout(ConfiguredLayout[Eth3dSource]):
+class Eth3dSource(Source):
+    """ETH3D's high-resolution training images with laser depth, 454 of 6048 x 4032 pixels, as in
+    Marigold's evaluation files."""
+
+    datasets = (ETH3D,)
+    places = ("root", "frame_list")
+
+    kind: Annotated[ByRecipe[Literal["eth3d"]], RESULT] = "eth3d"
+    root: Annotated[str, PLACEMENT, flag("root")]
+    """What holds rgb/office/images/... and depth/office_dslr_depth/...: a folder or an uncompressed
+    .tar, which is read in place; a path, file:// or s3:// URI."""
+    frame_list: Annotated[str, RESULT, flag("list")]
+    """Text file or its URI, a frame a line: image and depth, relative to --root, as in Marigold's
+    data_split/eth3d_depth/eth3d_filename_list.txt."""
+
+    def open(self, index: Store | None) -> FrameSource:
+        return ListedFrames(Eth3dLayout(self), self.root, index)
+
+
+class Eth3dLayout(Layout[Eth3dSource]):
     """`rgb/SCENE/images/dslr_images/DSC_N.JPG` and
     `depth/SCENE_dslr_depth/SCENE/ground_truth_depth/dslr_images/DSC_N.JPG`."""
-
-    name, promise, from_files = "eth3d", DEPTH, False
 
     def listing(self, files: RootFiles) -> Listing:
         return read_listing(
@@ -51,6 +86,17 @@ class Eth3dLayout(ConfiguredLayout[Eth3dSource]):
         )
 
     def sample(self, entry: FrameEntry, files: RootFiles) -> Sample:
+        import numpy as np
+
+        from e2eft.data.sample import (
+            Sample,
+            SampleError,
+            storable_depth,
+            unknown_intrinsics,
+            unknown_normals,
+        )
+        from e2eft.datasets.reading.pixels import read_rgb
+
         rgb = read_rgb(files, entry.image)
         height, width = rgb.shape[:2]
         content = files.read(entry.truth[0])
@@ -64,7 +110,7 @@ class Eth3dLayout(ConfiguredLayout[Eth3dSource]):
         steps = entry.image.split("/")
         return Sample(
             key=entry.key,
-            source=self.name,
+            source=self.dataset.name,
             scene=steps[1] if steps[0] == "rgb" else steps[0],
             rgb=rgb,
             depth_m=storable_depth(np.where(np.isfinite(depth_m), depth_m, np.float32(np.nan))),

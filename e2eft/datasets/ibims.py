@@ -8,36 +8,51 @@ by commas. Where its pixel centres lie is not documented; whole numbers are assu
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from e2eft.config import Ibims1Source
-from e2eft.data.sample import DEPTH, Sample, SampleError, unknown_normals
+from e2eft.config.base import PLACEMENT, RESULT, ByRecipe, flag
+from e2eft.datasets.base import Dataset, FrameSource, Source
 from e2eft.datasets.listed import (
-    ConfiguredLayout,
     FrameEntry,
+    Layout,
+    ListedFrames,
     Listing,
     of_one_frame,
     read_listing,
     require_frames,
 )
-from e2eft.datasets.numerals import pinhole_of
-from e2eft.datasets.pixels import measured_depth, read_codes, read_rgb
-from e2eft.datasets.roots import RootFiles
-from e2eft.datasets.tables import lines_of
-from e2eft.geometry.camera import Intrinsics
 
+if TYPE_CHECKING:
+    from e2eft.data.sample import Sample
+    from e2eft.datasets.reading.roots import RootFiles
+    from e2eft.geometry.camera import Intrinsics
+    from e2eft.storage import Store
+
+IBIMS_1 = Dataset(name="ibims-1", dense=True)
 METRES_PER_CODE = 50 / 65535
 _NAME = r"[a-z]+_\d+(?:\.png)?"
 
 
-class Ibims1Layout(ConfiguredLayout[Ibims1Source]):
+class Ibims1Source(Source):
+    """iBims-1's 100 images with laser depth, from ibims1_core_raw."""
+
+    datasets = (IBIMS_1,)
+    places = ("root", "frame_list")
+
+    kind: Annotated[ByRecipe[Literal["ibims-1"]], RESULT] = "ibims-1"
+    root: Annotated[str, PLACEMENT, flag("root")]
+    """ibims1_core_raw, which holds rgb, depth, mask_invalid, mask_transp and calib: a folder or an
+    uncompressed .tar, which is read in place; a path, file:// or s3:// URI."""
+    frame_list: Annotated[str | None, RESULT, flag("list")] = None
+    """The dataset's imagelist.txt or its URI, a name such as corridor_01 a line. Default: every
+    image that is there."""
+
+    def open(self, index: Store | None) -> FrameSource:
+        return ListedFrames(Ibims1Layout(self), self.root, index)
+
+
+class Ibims1Layout(Layout[Ibims1Source]):
     """`{rgb,depth,mask_invalid,mask_transp}/NAME.png` and `calib/NAME.txt`."""
-
-    name, promise = "ibims-1", DEPTH
-
-    @property
-    def from_files(self) -> bool:
-        return self.config.frame_list is None
 
     def listing(self, files: RootFiles) -> Listing:
         if self.config.frame_list is None:
@@ -55,13 +70,18 @@ class Ibims1Layout(ConfiguredLayout[Ibims1Source]):
         )
 
     def sample(self, entry: FrameEntry, files: RootFiles) -> Sample:
+        import numpy as np
+
+        from e2eft.data.sample import Sample, unknown_normals
+        from e2eft.datasets.reading.pixels import measured_depth, read_codes, read_rgb
+
         rgb = read_rgb(files, entry.image)
         height, width = rgb.shape[:2]
         depth, *masks = (read_codes(files, path, (height, width)) for path in entry.truth)
         usable = np.logical_and.reduce([mask != 0 for mask in masks])
         return Sample(
             key=entry.key,
-            source=self.name,
+            source=self.dataset.name,
             scene=scene_of(entry.key),
             rgb=rgb,
             depth_m=measured_depth(np.where(usable, depth, 0), METRES_PER_CODE),
@@ -82,6 +102,10 @@ def _entry(name: str) -> FrameEntry:
 
 
 def _camera(files: RootFiles, path: str) -> Intrinsics:
+    from e2eft.data.sample import SampleError
+    from e2eft.datasets.reading.numerals import pinhole_of
+    from e2eft.datasets.reading.tables import lines_of
+
     content = files.read(path)
     try:
         return pinhole_of(" ".join(lines_of(content)).replace(",", " ").split())

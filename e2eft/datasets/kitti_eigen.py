@@ -10,30 +10,38 @@ recordings (`P_rect_02`), with pixel centres at whole numbers.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-
-from e2eft.config import KittiEigenSource
-from e2eft.data.sample import DEPTH, Sample, unknown_intrinsics, unknown_normals
+from e2eft.config.base import PLACEMENT, RESULT, ByRecipe, flag
+from e2eft.datasets.base import Dataset, DepthRules, FrameSource, Source
 from e2eft.datasets.listed import (
     NO_TRUTH,
-    ConfiguredLayout,
     FrameEntry,
+    Layout,
+    ListedFrames,
     Listing,
     of_one_frame,
     read_listing,
 )
-from e2eft.datasets.numerals import number_of
-from e2eft.datasets.pixels import (
-    BENCHMARK_SIZE,
-    benchmark_corner,
-    measured_depth,
-    read_codes,
-    read_rgb,
-)
-from e2eft.datasets.roots import RootFiles
-from e2eft.geometry.camera import Intrinsics, crop_intrinsics
 
+if TYPE_CHECKING:
+    from e2eft.data.sample import Sample
+    from e2eft.datasets.reading.roots import RootFiles
+    from e2eft.geometry.camera import Intrinsics
+    from e2eft.storage import Store
+
+BENCHMARK_SIZE = (352, 1216)
+"""KITTI's benchmark crop (height, width): the bottom rows, the middle columns."""
+KITTI_EIGEN = Dataset(
+    name="kitti-eigen",
+    images=652,
+    frame_size=BENCHMARK_SIZE,
+    scored_as={"benchmark_crop": (True, "without the benchmark crop")},
+    rules={
+        "least-squares-depth": DepthRules(min_depth_m=1e-5, max_depth_m=80, window="kitti-eigen"),
+        "ransac-log-depth": DepthRules(min_depth_m=0.1, max_depth_m=80, window="kitti-eigen"),
+    },
+)
 METRES_PER_CODE = 1 / 256
 CAMERAS = {
     "2011_09_26": (721.5377, 609.5593, 172.8540),
@@ -54,10 +62,46 @@ _IMAGE, _DEPTH = (
 )
 
 
-class KittiEigenLayout(ConfiguredLayout[KittiEigenSource]):
-    """The raw recordings' tree, and the annotated depth's beside it."""
+class KittiEigenSource(Source):
+    """KITTI's images of the Eigen split that have improved ground truth, 652 of 697: the raw
+    recordings and their annotated depth, as in Marigold's evaluation files."""
 
-    name, promise, from_files = "kitti-eigen", DEPTH, False
+    datasets = (KITTI_EIGEN,)
+    places = ("root", "frame_list")
+
+    kind: Annotated[ByRecipe[Literal["kitti-eigen"]], RESULT] = "kitti-eigen"
+    root: Annotated[str, PLACEMENT, flag("root")]
+    """What holds 2011_09_26/2011_09_26_drive_0002_sync/image_02/... and
+    2011_09_26_drive_0002_sync/proj_depth/...: a folder or an uncompressed .tar, which is read in
+    place; a path, file:// or s3:// URI."""
+    frame_list: Annotated[str, RESULT, flag("list")]
+    """Text file or its URI, a frame a line: image, depth (None where there is none: such a frame
+    is left out) and focal length in pixels, relative to --root, as in Marigold's
+    data_split/kitti_depth/eigen_test_files_with_gt.txt."""
+    benchmark_crop: Annotated[bool, RESULT, flag("benchmark-crop")] = True
+    """Crop to KITTI's 1216 x 352 pixels: the bottom rows, the middle columns. Published scores are
+    of these; predictions must be of the same size."""
+
+    def open(self, index: Store | None) -> FrameSource:
+        return ListedFrames(KittiEigenLayout(self), self.root, index)
+
+
+def benchmark_corner(height: int, width: int) -> tuple[int, int]:
+    """(top, left) of KITTI's benchmark crop in an image of this size.
+
+    Raises:
+        SampleError: `wrong_shape` if it does not fit.
+    """
+    from e2eft.data.sample import SampleError
+
+    top, left = height - BENCHMARK_SIZE[0], (width - BENCHMARK_SIZE[1]) // 2
+    if min(top, left) < 0:
+        raise SampleError("wrong_shape", f"{width} x {height} pixels are too few to crop")
+    return top, left
+
+
+class KittiEigenLayout(Layout[KittiEigenSource]):
+    """The raw recordings' tree, and the annotated depth's beside it."""
 
     def listing(self, files: RootFiles) -> Listing:
         return read_listing(
@@ -69,6 +113,12 @@ class KittiEigenLayout(ConfiguredLayout[KittiEigenSource]):
         )
 
     def sample(self, entry: FrameEntry, files: RootFiles) -> Sample:
+        import numpy as np
+
+        from e2eft.data.sample import Sample, unknown_normals
+        from e2eft.datasets.reading.pixels import measured_depth, read_codes, read_rgb
+        from e2eft.geometry.camera import crop_intrinsics
+
         rgb = read_rgb(files, entry.image)
         codes = read_codes(files, entry.truth[0], rgb.shape[:2])
         height, width = codes.shape
@@ -81,7 +131,7 @@ class KittiEigenLayout(ConfiguredLayout[KittiEigenSource]):
         assert drive is not None, entry
         return Sample(
             key=entry.key,
-            source=self.name,
+            source=self.dataset.name,
             scene=drive[0],
             rgb=np.ascontiguousarray(rgb[window]),
             depth_m=measured_depth(codes[window], METRES_PER_CODE),
@@ -91,6 +141,8 @@ class KittiEigenLayout(ConfiguredLayout[KittiEigenSource]):
 
 
 def _entry(words: list[str]) -> FrameEntry | None:
+    from e2eft.datasets.reading.numerals import number_of
+
     known = words[1] != NO_TRUTH
     image, depth, *focal = of_one_frame(words, _IMAGE, _DEPTH if known else NO_TRUTH, ".*")
     if focal and number_of(focal[0]) <= 0:
@@ -100,6 +152,10 @@ def _entry(words: list[str]) -> FrameEntry | None:
 
 def _camera(day: str, entry: FrameEntry) -> Intrinsics:
     """The day's camera, unless the list says another focal length."""
+    import numpy as np
+
+    from e2eft.data.sample import unknown_intrinsics
+
     focal, x, y = CAMERAS.get(day, (np.nan, np.nan, np.nan))
     if np.isnan(focal) or (entry.notes and abs(float(entry.notes[0]) - focal) > 0.01):
         return unknown_intrinsics()

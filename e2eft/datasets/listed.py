@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from e2eft.data.sample import Promise, RejectedFrame, Sample
-from e2eft.datasets.archives import spread
-from e2eft.datasets.decoding import decode_each
-from e2eft.datasets.roots import RootFiles
-from e2eft.datasets.tables import read_list
-from e2eft.storage import Store, check_relative
+from e2eft.datasets.base import Dataset, Source
+
+if TYPE_CHECKING:
+    from e2eft.data.sample import RejectedFrame, Sample
+    from e2eft.datasets.reading.roots import RootFiles
+    from e2eft.storage import Store
 
 KEPT_LISTING = "frames.json"
 NO_TRUTH = "None"
@@ -52,60 +52,49 @@ class Listing:
     digest: str | None = None
 
 
-class Layout(Protocol):
+AnySource = TypeVar("AnySource", bound=Source)
+
+
+class Layout(Generic[AnySource]):
     """How the files of one dataset are laid out."""
 
-    @property
-    def name(self) -> str:
-        """What `Sample.source` says."""
-        ...
+    def __init__(self, config: AnySource) -> None:
+        self.config = config
 
     @property
-    def promise(self) -> Promise: ...
+    def dataset(self) -> Dataset:
+        return self.config.described
 
     @property
     def from_files(self) -> bool:
         """The frames are those that are there; no list names them."""
-        ...
+        return getattr(self.config, "frame_list", None) is None
 
     def listing(self, files: RootFiles) -> Listing:
         """Raises ValueError for a list that cannot be read as one, or a folder without frames."""
-        ...
+        raise NotImplementedError
 
-    def sample(self, entry: FrameEntry, files: RootFiles) -> Sample: ...
+    def sample(self, entry: FrameEntry, files: RootFiles) -> Sample:
+        """Raises SampleError, MissingError or CorruptArchiveError for a frame that is rejected."""
+        raise NotImplementedError
 
     def provenance(self) -> dict[str, Any]:
         """What the bytes depend on besides the configuration."""
-        ...
-
-
-Source = TypeVar("Source")
-
-
-class ConfiguredLayout(Generic[Source]):
-    """What most layouts have in common: a configuration, and nothing else that decides bytes."""
-
-    def __init__(self, config: Source) -> None:
-        self.config = config
-
-    def provenance(self) -> dict[str, Any]:
         return {}
 
 
 class ListedFrames:
     """The frames of a dataset, in the order of its list."""
 
-    def __init__(self, layout: Layout, root: str, index: Store | None) -> None:
+    def __init__(self, layout: Layout[Any], root: str, index: Store | None) -> None:
+        from e2eft.datasets.reading.roots import RootFiles
+
         self.layout, self._index = layout, index
         self._files = RootFiles(root, index)
 
     @property
-    def name(self) -> str:
-        return self.layout.name
-
-    @property
-    def promise(self) -> Promise:
-        return self.layout.promise
+    def dataset(self) -> Dataset:
+        return self.layout.dataset
 
     @cached_property
     def listing(self) -> Listing:
@@ -135,6 +124,8 @@ class ListedFrames:
             _ = self.listing
 
     def telling(self) -> list[str]:
+        from e2eft.datasets.reading.archives import spread
+
         if self._files.is_tar:
             return [self._files.tar_name]
         frames = spread(self.layout.listing(self._files).frames)
@@ -157,6 +148,8 @@ class ListedFrames:
             self._files.require_any(truth, "files with ground truth")
 
     def decode(self, numbers: range) -> Iterator[Sample | RejectedFrame]:
+        from e2eft.datasets.reading.decoding import decode_each
+
         entries = [self.listing.frames[number] for number in numbers]
         return decode_each(entries, lambda entry: self.layout.sample(entry, self._files))
 
@@ -212,6 +205,9 @@ def read_listing(
         ValueError: for a list that is not there, is empty, names a frame twice or has a line that
             names none, or more than one.
     """
+    from e2eft.datasets.reading.tables import read_list
+    from e2eft.storage import check_relative
+
     lines, digest = read_list("--list", uri)
     frames: list[FrameEntry] = []
     named: set[str] = set()

@@ -1,74 +1,58 @@
-"""Rendered scenes: every frame is a pure function of the source's configuration and its number."""
+"""Rendered scenes: rooms and streets."""
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
-from e2eft.config import SyntheticSource
-from e2eft.data.sample import DEPTH, Sample, storable_depth
-from e2eft.scenes import SceneRenderer, make_scene, renderer_provenance, sample_camera
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from e2eft.config.base import RESULT, ByRecipe, Count, Positive, flag, require_multiple
+from e2eft.datasets.base import Dataset, FrameSource, SidePx, Source
+
+if TYPE_CHECKING:
+    from e2eft.storage import Store
+
+Family = Literal["indoor", "street"]
+SYNTHETIC: dict[Family, Dataset] = {
+    "indoor": Dataset(name="synthetic-indoor", dense=True),
+    "street": Dataset(name="synthetic-street", dense=True),
+}
 
 
-class SyntheticFrames:
-    """The frames of a synthetic dataset, scene by scene."""
+class SyntheticSource(Source):
+    """Scenes rendered with Mitsuba 3: a pure function of these fields."""
 
-    promise = DEPTH
+    datasets = tuple(SYNTHETIC.values())
 
-    def __init__(self, config: SyntheticSource) -> None:
-        self.config = config
+    kind: Annotated[ByRecipe[Literal["synthetic"]], RESULT] = "synthetic"
+    family: Annotated[ByRecipe[Family], RESULT]
+    num_scenes: Annotated[Positive, RESULT, flag("num-scenes")] = 64
+    """Scenes to generate."""
+    frames_per_scene: Annotated[Positive, RESULT, flag("frames-per-scene")] = 4
+    """Viewpoints rendered in each scene."""
+    height: Annotated[SidePx, RESULT, flag("height")] = 480
+    """Image height in pixels, a multiple of 8."""
+    width: Annotated[SidePx, RESULT, flag("width")] = 640
+    """Image width in pixels, a multiple of 8."""
+    seed: Annotated[Count, RESULT, flag("seed")] = 0
+    """Names the scenes: the same seed gives the same bytes. Hold out whole seeds, not frames."""
+    samples_per_pixel: Annotated[
+        int, RESULT, flag("samples-per-pixel"), Field(gt=0, le=2**31 - 1)
+    ] = 32
+    """Light paths a pixel of the colour image. Depth and normals always use one ray a pixel
+    centre."""
+
+    @model_validator(mode="after")
+    def _fits_a_vae(self) -> Self:
+        require_multiple("height", self.height)
+        require_multiple("width", self.width)
+        return self
 
     @property
-    def name(self) -> str:
-        """What `Sample.source` says."""
-        return f"synthetic-{self.config.family}"
+    def described(self) -> Dataset:
+        return SYNTHETIC[self.family]
 
-    def __len__(self) -> int:
-        return self.config.num_scenes * self.config.frames_per_scene
+    def open(self, index: Store | None) -> FrameSource:
+        from e2eft.datasets.reading.synthetic import SyntheticFrames
 
-    def check_present(self, *, thorough: bool = False) -> None:
-        """Scenes are made as they are needed."""
-
-    def write_index(self) -> None:
-        """There are no files."""
-
-    def telling(self) -> list[str]:
-        return []
-
-    def raw_digest(self, name: str) -> str:
-        return ""
-
-    def key(self, number: int) -> str:
-        """The key of frame `number`; unique over seeds, so that datasets can be mixed."""
-        scene, frame = divmod(number, self.config.frames_per_scene)
-        return f"{self.name}/seed-{self.config.seed:04d}/scene-{scene:05d}/frame-{frame:03d}"
-
-    def decode(self, numbers: range) -> Iterator[Sample]:
-        """Renders frames in order; a scene is built once for its consecutive frames."""
-        config = self.config
-        built, renderer, scene = -1, None, None
-        for number in numbers:
-            index, frame = divmod(number, config.frames_per_scene)
-            if renderer is None or index != built:
-                scene = make_scene(config.family, config.seed, index)
-                built, renderer = index, SceneRenderer(scene)
-            assert scene is not None
-            rendered = renderer.render(
-                sample_camera(scene, config.seed, frame),
-                config.height,
-                config.width,
-                samples_per_pixel=config.samples_per_pixel,
-                seed=number,
-            )
-            key = self.key(number)
-            yield Sample(
-                key=key,
-                source=self.name,
-                scene=key.rsplit("/", 1)[0],
-                rgb=rendered.rgb,
-                depth_m=storable_depth(rendered.depth_m),
-                normals_cam=rendered.normals_cam,
-                intrinsics_px=rendered.intrinsics_px,
-            )
-
-    def provenance(self) -> dict[str, Any]:
-        """Versions that the bytes depend on besides the configuration."""
-        return renderer_provenance()
+        return SyntheticFrames(self)

@@ -13,7 +13,7 @@ from e2eft.data.sample import Sample
 from e2eft.data.shards import ShardIndex, decode_row
 from e2eft.errors import E2eftError
 from e2eft.evaluate.protocols import ScoringProtocol, UnfitFrameError
-from e2eft.evaluate.scores import CONSTANT, NOT_APPLICABLE, SCORED, TOO_FEW, UNFIT, empty_row
+from e2eft.evaluate.scores import BASELINE, NOT_APPLICABLE, SCORED, TOO_FEW, UNFIT, empty_row
 from e2eft.labels.index import REJECTED, LabelIndex, picture_columns
 from e2eft.labels.trees import LabelTree
 from e2eft.storage import MissingError, StorageError
@@ -44,13 +44,14 @@ class Pair:
 class Job:
     """All that a task needs besides its chunk.
 
-    constants: the protocol's constant of each domain, once it is fitted.
+    baselines: the protocol's constant baseline of each domain, once it is fitted.
+    baseline_pixels: that each image contributes to that fit.
     """
 
     protocol: ScoringProtocol
     pairs: tuple[Pair, ...]
-    constants: dict[str, list[float]] = field(default_factory=dict)
-    evidence_pixels: int = 0
+    baselines: dict[str, list[float]] = field(default_factory=dict)
+    baseline_pixels: int = 0
 
 
 def plan_chunks(job: Job, keys: list[list[str]], frames: int) -> list[dict[str, str]]:
@@ -101,15 +102,15 @@ def score_chunk(item: dict[str, Any], job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def collect_evidence(item: dict[str, Any], job: Job) -> list[dict[str, Any]]:
-    """What each frame of a chunk contributes to the fit of its domain's constant."""
+def sample_pixels(item: dict[str, Any], job: Job) -> list[dict[str, Any]]:
+    """What each frame of a chunk contributes to the fit of its domain's baseline."""
     chunk = json.loads(item["chunk"])
     return [
         {
             "pair": chunk["pair"],
             "row": number,
             "domain": sample.source,
-            "evidence": job.protocol.evidence(sample, job.evidence_pixels).tobytes(),
+            "sampled": job.protocol.sampled_pixels(sample, job.baseline_pixels).tobytes(),
         }
         for number, sample, _ in _frames(job, chunk)
     ]
@@ -147,9 +148,9 @@ def score_frame(
             raise UnscoredError("no_fit", reason)
     except UnscoredError as error:
         return row | {"status": error.status, "detail": error.detail}
-    constant = protocol.spread(job.constants.get(sample.source, []), sample)
-    baseline = protocol.errors(constant, sample)
-    row |= {f"{CONSTANT}{name}": value for name, value in baseline.items()}
+    baseline = protocol.baseline_prediction(job.baselines.get(sample.source, []), sample)
+    errors = protocol.errors(baseline, sample)
+    row |= {f"{BASELINE}{name}": value for name, value in errors.items()}
     row |= protocol.errors(prediction, sample)
     return row | {"inverted": protocol.is_inverted(prediction, sample)}
 

@@ -19,15 +19,15 @@ from e2eft.data.shards import decode_row
 from e2eft.evaluate.chunks import (
     Job,
     Pair,
-    collect_evidence,
     plan_chunks,
     read_prediction,
+    sample_pixels,
     score_chunk,
 )
 from e2eft.evaluate.protocols import ScoringProtocol
 
-EVIDENCE_VECTORS = 100_000
-"""About as many true pixels take part in the fit of the constants."""
+BASELINE_PIXELS = 100_000
+"""About as many true pixels take part in the fit of the constant baselines."""
 PROGRESS_EVERY_S = 10.0
 
 
@@ -48,24 +48,27 @@ def score_rows(
         if len(set(names)) < len(names):
             raise ArtifactError(f"{pair.dataset} has frames of equal keys; prepare it again")
     chunks = plan_chunks(job, keys, frames_per_task)
-    if protocol.fits_constant:
-        job = replace(job, constants=_fit_constants(job, chunks, keys, tasks))
+    if protocol.fits_baseline:
+        job = replace(job, baselines=_fit_baselines(job, chunks, keys, tasks))
     return _map_chunks(score_chunk, chunks, job, tasks, "scored")
 
 
-def _fit_constants(
+def _fit_baselines(
     job: Job, chunks: list[dict[str, str]], keys: list[list[str]], tasks: int | None
 ) -> dict[str, list[float]]:
-    """The protocol's constant of each domain; every image weighs the same. `keys`: of every frame,
-    by pair, so that the order of frames does not matter."""
-    pixels = int(np.clip(EVIDENCE_VECTORS // sum(map(len, keys)), 4, 512))
-    job = replace(job, evidence_pixels=pixels)
-    found = _map_chunks(collect_evidence, chunks, job, tasks, "surveyed")
-    evidence: dict[str, list[np.ndarray]] = defaultdict(list)
+    """The protocol's constant baseline of each domain; every image weighs the same.
+
+    Args:
+        keys: of every frame, by pair, so that the order of frames does not matter.
+    """
+    count = int(np.clip(BASELINE_PIXELS // sum(map(len, keys)), 4, 512))
+    job = replace(job, baseline_pixels=count)
+    found = _map_chunks(sample_pixels, chunks, job, tasks, "surveyed")
+    pixels: dict[str, list[np.ndarray]] = defaultdict(list)
     for row in sorted(found, key=lambda row: keys[row["pair"]][row["row"]]):
-        vectors = np.frombuffer(row["evidence"], np.float32).reshape(-1, 3)
-        evidence[row["domain"]].append(vectors)
-    return {domain: job.protocol.constant(seen) for domain, seen in sorted(evidence.items())}
+        vectors = np.frombuffer(row["sampled"], np.float32).reshape(-1, 3)
+        pixels[row["domain"]].append(vectors)
+    return {domain: job.protocol.fit_baseline(seen) for domain, seen in sorted(pixels.items())}
 
 
 def _map_chunks(
@@ -131,6 +134,6 @@ def draw_panel(
     frame = decode_row(pair.shards.read_group(part, group)[offset])
     sample = protocol.view(frame)
     prediction = read_prediction(pair.labels, label, frame.size, protocol.scored(sample))
-    metric = protocol.metrics[protocol.headline]
-    score = f"{protocol.headline} {row[protocol.headline]:.3g}{metric.unit}"
+    metric = protocol.metrics[protocol.primary_metric]
+    score = f"{protocol.primary_metric} {row[protocol.primary_metric]:.3g}{metric.unit}"
     return protocol.panel(prediction, sample, f"{sample.key}   {sample.source}   {score}")

@@ -10,15 +10,10 @@ from e2eft.artifacts import CLAIM, MANIFEST, Artifact, ArtifactError, load_artif
 from e2eft.config import EvaluateConfig
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import ShardIndex, open_shards
+from e2eft.datasets import dataset_of
+from e2eft.datasets.base import NATIVE
 from e2eft.evaluate.chunks import Pair
-from e2eft.evaluate.protocols import (
-    FRAME_SIZES,
-    NATIVE,
-    SCORED_AS,
-    Departure,
-    ScoringProtocol,
-    protocol_of,
-)
+from e2eft.evaluate.protocols import Departure, ScoringProtocol, protocol_of
 from e2eft.evaluate.protocols.depth import DepthProtocol
 from e2eft.labels.index import LabelIndex, open_labels
 from e2eft.labels.trees import LabelTree, open_label_tree
@@ -89,7 +84,7 @@ def range_without_effect(
     named = f"--max-depth-m {config.max_depth_m:g} has no effect"
     if not isinstance(protocol, DepthProtocol):
         return f"{named}: {protocol.name} scores {config.task}, at any depth"
-    ruled = sorted({name for name in map(source_of, data) if name in protocol.rules})
+    ruled = sorted({name for name in map(source_of, data) if protocol.rules(name)})
     if not ruled:
         return ""
     return f"{named} on {', '.join(ruled)}: {protocol.name} has a range of its own there"
@@ -106,7 +101,7 @@ def _departures(data: Sequence[ShardIndex], protocol: ScoringProtocol) -> tuple[
         frames[source] += len(shards)
         otherwise = [
             how
-            for name, (published, how) in SCORED_AS.get(source, {}).items()
+            for name, (published, how) in dataset_of(source).scored_as.items()
             if shards.artifact.config["source"].get(name, published) != published
         ]
         found |= {Departure(source, how) for how in otherwise}
@@ -121,11 +116,12 @@ def _departures(data: Sequence[ShardIndex], protocol: ScoringProtocol) -> tuple[
 
 def _other_sizes(shards: ShardIndex, source: str) -> str:
     """At which size the frames are that are not of the benchmark's; "" if all are."""
-    if source not in FRAME_SIZES:
+    expected = dataset_of(source).frame_size
+    if expected is None:
         return ""
     table = shards.columns("height", "width")
     sizes = set(zip(*(table[name].to_pylist() for name in ("height", "width")), strict=True))
-    others = sorted(sizes - {FRAME_SIZES[source]})
+    others = sorted(sizes - {expected})
     if not others:
         return ""
     height, width = others[0]
@@ -206,7 +202,7 @@ def seen_otherwise(pair: Pair, protocol: ScoringProtocol) -> str:
     wanted = protocol.processing_px(source)
     if wanted is None or "processing_size" not in made:
         return ""
-    seen, own = made["processing_size"] or NATIVE, max(FRAME_SIZES.get(source, (NATIVE,)))
+    seen, own = made["processing_size"] or NATIVE, max(dataset_of(source).frame_size or (NATIVE,))
     if (seen or own) == (wanted or own):
         return ""
     at, instead = (f"{px} px" if px else "their own size" for px in (seen, wanted))

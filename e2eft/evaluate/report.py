@@ -15,10 +15,11 @@ _SHOWN_PROBLEMS = 20
 def chosen_images(
     rows: list[dict[str, Any]], protocol: ScoringProtocol, count: int
 ) -> dict[str, int]:
-    """Places in `rows` of the worst and of the middle images by the headline, by picture name."""
-    worst_last = -1 if not protocol.metrics[protocol.headline].lower_is_better else 1
+    """Places in `rows` of the worst and of the middle images by the primary metric, by the names of
+    their pictures."""
+    worst_last = -1 if not protocol.metrics[protocol.primary_metric].lower_is_better else 1
     scored = [place for place, row in enumerate(rows) if row["status"] == SCORED]
-    scored.sort(key=lambda place: worst_last * rows[place][protocol.headline])
+    scored.sort(key=lambda place: worst_last * rows[place][protocol.primary_metric])
     middle = max(0, (len(scored) - count) // 2)
     worst, median = scored[::-1][:count], scored[middle : middle + count]
     named = {f"worst-{number}": place for number, place in enumerate(worst, 1)}
@@ -31,7 +32,7 @@ def write_report(summary: dict[str, Any], protocol: ScoringProtocol, pictures: l
     if len(summary["domains"]) == 1:
         del groups["overall"]
     lines = [
-        f"# Scores: {protocol.task}, {protocol.terms}",
+        f"# Scores: {protocol.task}, {protocol.full_name}",
         "",
         *_incomplete(summary),
         *_departed(protocol),

@@ -26,8 +26,8 @@ UNFIT = "unfit_frame"
 """Status of an image that cannot be of its dataset, which is incomplete without it."""
 TRUTHS_FAULT = (NOT_APPLICABLE, TOO_FEW)
 """Status of images that lack a score whatever is predicted."""
-CONSTANT = "constant_"
-"""Prefix of the columns that hold the constant's scores."""
+BASELINE = "constant_"
+"""Prefix of the columns that hold the constant baseline's scores."""
 LISTED_PROBLEMS = 1000
 NOT_AN_AVERAGE = ("median_deg", "rmse_deg")
 TEXT_COLUMNS = ("dataset", "key", "scene", "domain", "protocol", "status", "detail")
@@ -36,8 +36,8 @@ TEXT_COLUMNS = ("dataset", "key", "scene", "domain", "protocol", "status", "deta
 def empty_row(protocol: ScoringProtocol) -> dict[str, Any]:
     """A row of the table before anything is known; NaN stands for no score."""
     row: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "")
-    row |= {"protocol": protocol.terms, "pixels": 0, "inverted": False}
-    for prefix in ("", CONSTANT):
+    row |= {"protocol": protocol.full_name, "pixels": 0, "inverted": False}
+    for prefix in ("", BASELINE):
         row |= {f"{prefix}{name}": float("nan") for name in protocol.metrics}
         row |= {f"{prefix}{name}": kind() for name, kind in protocol.statistics.items()}
     return row
@@ -50,7 +50,7 @@ def encode_table(rows: list[dict[str, Any]], protocol: ScoringProtocol) -> bytes
     }
     columns["pixels"] = pa.array([row["pixels"] for row in rows], pa.int64())
     columns["inverted"] = pa.array([row["inverted"] for row in rows], pa.bool_())
-    for prefix in ("", CONSTANT):
+    for prefix in ("", BASELINE):
         for name in protocol.metrics:
             column = np.array([row[prefix + name] for row in rows], np.float64)
             columns[prefix + name] = pa.array(column, pa.float64(), mask=~np.isfinite(column))
@@ -67,7 +67,7 @@ def encode_table(rows: list[dict[str, Any]], protocol: ScoringProtocol) -> bytes
 def summarize(
     rows: list[dict[str, Any]], protocol: ScoringProtocol, resamples: int
 ) -> dict[str, Any]:
-    """Scores of every domain and of all images, with intervals, beside the constant's on the same.
+    """Scores of every domain and of all images, with intervals, beside the constant baseline's.
 
     `complete` is False if any image lacks a score for a reason that lies with its prediction, or if
     there are fewer images of a benchmark than the protocol counts. Rows may come in any order.
@@ -88,8 +88,8 @@ def summarize(
     problems = [row for row in rows if row["status"] != SCORED]
     listed = ("dataset", "key", "status", "detail")
     return {
-        "protocol": protocol.terms,
-        "headline": protocol.headline,
+        "protocol": protocol.full_name,
+        "headline": protocol.primary_metric,
         "complete": all(group["complete"] for group in groups.values()),
         "overall": _summarize_group(rows, protocol, resamples, whole),
         "domains": groups,
@@ -105,7 +105,7 @@ def _summarize_group(
     metrics: dict[str, dict[str, float]] = {}
     if scored:
         metrics = protocol.summarize(scored, "", resamples)
-        for name, numbers in protocol.summarize(scored, CONSTANT, 0).items():
+        for name, numbers in protocol.summarize(scored, BASELINE, 0).items():
             if name in metrics:
                 metrics[name]["constant"] = numbers["mean"]
     wanting = sum(count for status, count in counts.items() if status not in TRUTHS_FAULT)
@@ -126,8 +126,8 @@ def data_digest(digests: list[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Headline:
-    """The number by which a model is judged, and the terms under which it was found."""
+class PrimaryScore:
+    """The number by which a model is judged, and what has to be equal to compare it."""
 
     metric_name: str
     value: float
@@ -137,9 +137,9 @@ class Headline:
     complete: bool
 
 
-def headline(scores: Artifact) -> Headline:
-    """The headline of a scores artifact."""
-    return Headline(**scores.details["headline"])
+def primary_score(scores: Artifact) -> PrimaryScore:
+    """The primary metric's score in a scores artifact."""
+    return PrimaryScore(**scores.details["headline"])
 
 
 def read_table(scores: str | Artifact) -> tuple[Artifact, pa.Table]:

@@ -48,7 +48,7 @@ from e2eft.evaluate.scores import (
     SCORED,
     SUMMARY,
     TABLE,
-    Headline,
+    PrimaryScore,
     data_digest,
     encode_table,
     summarize,
@@ -249,13 +249,13 @@ def _score_and_commit(
         SUMMARY: json.dumps(summary, indent=1).encode(),
         REPORT: report.encode(),
     }
-    found = _headline(protocol, summary, parents)
+    found = _primary_score(protocol, summary, parents)
     artifact = claim.commit(
         files=[*(claim.put(name, content) for name, content in pages.items()), *pictures],
         counts=_counts(rows),
         parents=parents,
         details={
-            "protocol": protocol.terms,
+            "protocol": protocol.full_name,
             "task": protocol.task,
             "metrics": list(protocol.metrics),
             "pooled": bool(protocol.statistics),
@@ -295,14 +295,14 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return {"images": len(rows), SCORED: statuses.pop(SCORED)} | dict(sorted(statuses.items()))
 
 
-def _headline(
+def _primary_score(
     protocol: ScoringProtocol, summary: dict[str, Any], parents: tuple[Parent, ...]
-) -> Headline:
-    return Headline(
-        metric_name=protocol.headline,
-        value=summary["overall"]["metrics"][protocol.headline]["mean"],
-        lower_is_better=protocol.metrics[protocol.headline].lower_is_better,
-        protocol=protocol.terms,
+) -> PrimaryScore:
+    return PrimaryScore(
+        metric_name=protocol.primary_metric,
+        value=summary["overall"]["metrics"][protocol.primary_metric]["mean"],
+        lower_is_better=protocol.metrics[protocol.primary_metric].lower_is_better,
+        protocol=protocol.full_name,
         data_digest=data_digest([parent.digest for parent in parents if parent.role == DATA]),
         complete=summary["complete"],
     )

@@ -85,7 +85,7 @@ def comparison_table(scores: Sequence[str | Artifact], metrics: Sequence[str] = 
     """Markdown: finished scores below one another, datasets and metrics side by side.
 
     Args:
-        metrics: default: the protocol's headline, and its second measure.
+        metrics: default: the protocol's primary metric, and its second measure.
 
     Raises:
         ValueError: if they are of different protocols or of different data, or lack a metric.

@@ -15,7 +15,7 @@ from e2eft.artifacts import Artifact, Parent, load_artifact
 from e2eft.config import EvaluateConfig
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.report import REPORT
-from e2eft.evaluate.scores import SUMMARY, headline
+from e2eft.evaluate.scores import SUMMARY, primary_score
 from e2eft.labels.index import KIND as LABELS_KIND
 from e2eft.storage import absolute
 from e2eft.tracking import (
@@ -90,7 +90,7 @@ def register(
         model = register_model(config.tracking, run, name, folder, card=card, tags=tags)
     finally:
         run.finish()  # what it is the run of is done
-    if not headline(scores).complete:
+    if not primary_score(scores).complete:
         return Promotion(
             False, f"version {model.version} is registered, but its scores are incomplete"
         )
@@ -99,7 +99,7 @@ def register(
 
 def score_of(scores: Artifact) -> Score:
     """The number by which the scored model is judged, with everything that decides it."""
-    found = headline(scores)
+    found = primary_score(scores)
     labels = [
         load_artifact(parent.uri, LABELS_KIND) for parent in scores.parents if parent.role == LABELS
     ]
@@ -178,7 +178,7 @@ def note_registered_model(
     makers = {
         parent.uri for pair in pairs for parent in pair.labels.parents if parent.role == "model"
     }
-    found = headline(scores)
+    found = primary_score(scores)
     if not config.tracking.enabled or not found.complete or len(makers) != 1:
         return
     if not math.isfinite(found.value):

@@ -1,10 +1,10 @@
 """What shards are made from: the lists that name frames, and a few of the raw files."""
 
 from e2eft.artifacts import Parent, recorded, sha256
-from e2eft.config import PrepareConfig
 from e2eft.config.identity import differences
 from e2eft.datasets import FrameSource, open_source
-from e2eft.datasets.archives import read_uri
+from e2eft.datasets.reading.archives import read_uri
+from e2eft.prepare.config import PrepareConfig
 from e2eft.storage import MissingError, StorageError, Store
 
 RAW = "raw file"

@@ -20,7 +20,6 @@ import torch
 from e2eft.artifacts import Claim, FileEntry, Writer, sha256
 from e2eft.carried import ACTOR, carried, raise_carried
 from e2eft.cluster import connect, count_gpus, quietly_started, require_room
-from e2eft.config import PrepareConfig
 from e2eft.data.batch import rgb_tensor
 from e2eft.data.latents import RgbLatents, encode_latents, encode_latents_part, latents_path
 from e2eft.data.shards import ROWS_PER_GROUP, decode_rgb
@@ -28,6 +27,7 @@ from e2eft.errors import E2eftError
 from e2eft.model.codec import Codec
 from e2eft.model.pretrained import load_codec
 from e2eft.model.source import find_model
+from e2eft.prepare.config import PrepareConfig
 
 PROGRESS_EVERY_S = 10.0
 

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from e2eft.artifacts import Claim, FileEntry, Writer
-from e2eft.config import PrepareConfig
 from e2eft.data.sample import RejectedFrame, SampleError, check_sample
 from e2eft.data.shards import encode_part, encode_row, part_path
 from e2eft.data.survey import Survey
 from e2eft.datasets import open_source
+from e2eft.prepare.config import PrepareConfig
 from e2eft.storage import join, open_store
 
 RECORDS = "parts"
@@ -100,7 +100,7 @@ def make_part(
             rejects.append([sample.key, sample.reason, sample.detail])
             continue
         try:
-            rows.append(encode_row(check_sample(sample, source.promise)))
+            rows.append(encode_row(check_sample(sample, source.dataset.modalities)))
         except SampleError as error:
             rejects.append([sample.key, error.reason, error.detail])
         else:

@@ -25,7 +25,7 @@ from e2eft.artifacts import (
 )
 from e2eft.carried import TASK, carried, raise_carried
 from e2eft.cluster import connect, is_local
-from e2eft.config import PrepareConfig, VirtualKittiSource
+from e2eft.config.flags import flag_of, typed
 from e2eft.data.latents import DETAIL, require_encodable
 from e2eft.data.sample import Sample
 from e2eft.data.shards import (
@@ -35,6 +35,7 @@ from e2eft.data.shards import (
 )
 from e2eft.data.survey import Survey, merged, planned_line, report_page
 from e2eft.datasets import FrameSource, located, open_source
+from e2eft.prepare.config import PrepareConfig
 from e2eft.prepare.inputs import inputs_of
 from e2eft.prepare.parts import (
     RECORDS,
@@ -78,7 +79,7 @@ def run(config: PrepareConfig) -> Artifact:
     places = {"out": absolute(config.out), "source": located(config.source)}
     config, codec = _with_vae(config.model_copy(update=places))
     store = open_store(config.out)
-    config = _with_planes(config, store)
+    config = _settled(config, store)
     place = look(store, KIND, config, inputs_of(config, store), OWNED)
     artifact = place.finished
     if artifact is None:
@@ -131,19 +132,19 @@ def _prepare(config: PrepareConfig, claim: Claim, codec: "Codec | None") -> Arti
     return _commit(config, claim, source, records, *cached)
 
 
-def _with_planes(config: PrepareConfig, store: Store) -> PrepareConfig:
-    """The configuration with the way to make normals of depth: the one that this began with."""
-    source = config.source
-    if not isinstance(source, VirtualKittiSource) or source.normal_planes is not None:
+def _settled(config: PrepareConfig, store: Store) -> PrepareConfig:
+    """The configuration with what the dataset's was left open in: as this began, if it did."""
+    anew = config.source.settled({})
+    if anew == config.source:
         return config
     begun = None if config.overwrite else recorded(store)
     then = begun.config.get("source", {}) if begun and begun.kind == KIND else {}
-    planes = "own"
-    if then.get("kind") == source.kind and then.get("normal_planes", "neighbours") != planes:
-        planes = "neighbours"
-        print(f"{config.out}: its normals are those of --normal-planes neighbours, as it was begun")
-    update = {"source": source.model_copy(update={"normal_planes": planes})}
-    return config.model_copy(update=update)
+    settled = config.source.settled(then)
+    for name in type(settled).model_fields:
+        if (value := getattr(settled, name)) != getattr(anew, name):
+            flag = flag_of(type(settled), (name,))
+            print(f"{config.out}: its frames are those of {typed(flag, value)}, as it was begun")
+    return config.model_copy(update={"source": settled})
 
 
 def _with_vae(config: PrepareConfig) -> tuple[PrepareConfig, "Codec | None"]:
@@ -231,15 +232,15 @@ def _require_enough(config: PrepareConfig, source: FrameSource, records: list[Pa
         raise ValueError(
             f"all {len(source)} frames were rejected ({dict(reasons)}); see {config.out}/parts"
         )
-    survey = merged(record.survey for record in records)
-    if survey.away_share() > source.promise.away_share:
+    survey, dataset = merged(record.survey for record in records), source.dataset
+    if survey.away_share() > dataset.modalities.away_share:
         raise ValueError(
-            f"{survey.away_share():.0%} of the normals in {source.name}'s frames point away from "
-            f"the camera, more than {source.promise.away_share:.0%}: their axes are not those of "
-            "the published files; get these and prepare them into another --out"
+            f"{survey.away_share():.0%} of the normals in {dataset.name}'s frames point away from "
+            f"the camera, more than {dataset.modalities.away_share:.0%}: their axes are not those "
+            "of the published files; get these and prepare them into another --out"
         )
     for remark in survey.remarks():
-        print(f"{source.name}: {remark}")
+        print(f"{dataset.name}: {remark}")
 
 
 def _commit(
@@ -262,9 +263,9 @@ def _commit(
             "shard_schema_version": SHARD_SCHEMA_VERSION,
             "rows_of_part": [record.rows for record in records],
             "reject_reasons": dict(reasons),
-            "source": source.name,
+            "source": source.dataset.name,
             "planned": len(source),
-            "truth": survey.truth(source.promise),
+            "truth": survey.modalities(source.dataset.modalities),
             "provenance": records[0].provenance,
             **described,
         },
@@ -288,7 +289,7 @@ def _report(
     """What is in the frames, and the files that say so."""
     survey = merged(record.survey for record in records)
     planned = planned_line(len(source), records[0].provenance)
-    page = report_page(survey, source.name, planned, reasons, SHEET)
+    page = report_page(survey, source.dataset.name, planned, reasons, SHEET)
     facts = json.dumps(survey.as_json(), indent=2)
     return survey, {REPORT: facts.encode(), REPORT_PAGE: page.encode()}
 

@@ -29,7 +29,7 @@ from e2eft.artifacts import (
 from e2eft.cluster import connect, count_gpus, require_room
 from e2eft.config import TrainConfig, is_conditional
 from e2eft.data.shards import KIND as SHARDS
-from e2eft.data.shards import ShardIndex, open_shards, require_truth
+from e2eft.data.shards import ShardIndex, open_shards, require_modality
 from e2eft.extras import require_extra
 from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
 from e2eft.model.pinned import as_input, content_digest, require_all_weights
@@ -112,7 +112,7 @@ def _with_inputs(config: TrainConfig) -> tuple[TrainConfig, tuple[Parent, ...]]:
     """The configuration with what follows from the data, and what it is made from."""
     shards = [open_shards(uri) for uri in config.data.uris]
     for index in shards:
-        require_truth(index, config.task)
+        require_modality(index, config.task)
     require_one_making(shards, config.task)
     data = (index.artifact.as_parent("data") for index in shards)
     return _with_depth_ranges(_as_begun(config), shards), (_base(config), *data)

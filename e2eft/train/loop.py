@@ -127,7 +127,7 @@ class Loop:
             shards,
             keep_bytes=int(config.data.keep_gb * 1e9),
             latents=cached_latents,
-            truth=objective.modalities,
+            modalities=objective.modalities,
         )
         self.shards, self.panel_shards = shards, panel_shards
         self.ranges_m = depth_ranges_m(config.data.max_depth_m, shards)

@@ -9,7 +9,7 @@ import numpy as np
 from e2eft.artifacts import ArtifactError
 from e2eft.data.batches import SamplingPlan
 from e2eft.data.shards import SCHEMA, ShardIndex
-from e2eft.datasets import supervised_range_m
+from e2eft.datasets import dataset_of
 
 FRAMES_LOOKED_AT = 16
 """Of each dataset, spread evenly, for the size of its frames."""
@@ -21,7 +21,8 @@ def depth_ranges_m(given: Sequence[float], shards: list[ShardIndex]) -> tuple[fl
     is trained with that the shards were made from."""
     if given:
         return tuple(given)
-    return tuple(supervised_range_m(index.artifact.details.get("source", "")) for index in shards)
+    sources = (index.artifact.details.get("source", "") for index in shards)
+    return tuple(dataset_of(source).supervised_range_m for source in sources)
 
 
 def require_one_making(shards: Sequence[ShardIndex], task: str) -> None:

@@ -11,22 +11,17 @@ from PIL import Image
 
 from e2eft import evaluate, label, prepare
 from e2eft.artifacts import MANIFEST, Artifact
-from e2eft.config import (
-    LabelConfig,
-    ModelConfig,
-    PrepareConfig,
-    SyntheticSource,
-    TrackingConfig,
-    TrainConfig,
-)
+from e2eft.config import LabelConfig, ModelConfig, TrackingConfig, TrainConfig
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import open_shards
+from e2eft.datasets.synthetic import SyntheticSource
 from e2eft.label.job import GALLERY
 from e2eft.labels.index import DEGRADED, OK, REJECTED
 from e2eft.labels.index import KIND as LABELS
 from e2eft.model.card import ModelCard
 from e2eft.model.pretrained import export_model, load_estimator
 from e2eft.model.source import MODEL_FOLDER, MODEL_KIND, find_model
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import open_store
 from e2eft.tracking import (
     Run,

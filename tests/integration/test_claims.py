@@ -23,7 +23,7 @@ from e2eft.artifacts import (
     look,
     verify,
 )
-from e2eft.config import PrepareConfig
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import DeniedError, S3Store, Store, open_store
 from tests.artifacts import (
     DISPLACED,

@@ -109,7 +109,7 @@ def test_finished_labels_are_read(untouched: Frozen) -> None:
 
 def test_finished_scores_are_read(untouched: Frozen) -> None:
     artifact, table = evaluate.read_table(untouched.uri("scores/finished"))
-    found = evaluate.headline(artifact)
+    found = evaluate.primary_score(artifact)
     assert verify(artifact) == [] and table.num_rows == artifact.counts["images"]
     assert found.metric_name == "abs_rel" and found.complete
     assert found.value == pytest.approx(np.mean(table["abs_rel"].to_numpy()))
@@ -296,7 +296,8 @@ def test_half_finished_scores_are_finished(
 ) -> None:
     finish(frozen, name, capfd)
     made, wanted = (
-        evaluate.headline(load_artifact(frozen.uri(scores))) for scores in (name, "scores/finished")
+        evaluate.primary_score(load_artifact(frozen.uri(scores)))
+        for scores in (name, "scores/finished")
     )
     assert made.value == pytest.approx(wanted.value, rel=1e-3)
     assert (made.protocol, made.data_digest) == (wanted.protocol, wanted.data_digest)

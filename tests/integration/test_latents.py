@@ -8,7 +8,9 @@ import pytest
 
 from e2eft import prepare
 from e2eft.artifacts import Artifact, verify
-from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
+from e2eft.config import TrackingConfig
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig
 from tests.local_ray import local_cluster
 
 PARTS = 3

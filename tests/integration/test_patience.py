@@ -14,9 +14,9 @@ import h5py
 import pytest
 
 from e2eft.artifacts import MANIFEST
-from e2eft.config import Nyuv2Source
 from e2eft.corpora.corpus import survey
-from e2eft.datasets.nyuv2 import Nyuv2MatlabFrames
+from e2eft.datasets.nyuv2 import Nyuv2Source
+from e2eft.datasets.reading.nyuv2 import Nyuv2MatlabFrames
 from e2eft.errors import (
     ConflictError,
     DamagedError,

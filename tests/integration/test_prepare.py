@@ -12,9 +12,11 @@ import pytest
 
 from e2eft import prepare
 from e2eft.artifacts import ArtifactError, verify
-from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
+from e2eft.config import TrackingConfig
 from e2eft.data.sample import check_sample
 from e2eft.data.shards import decode_row, open_shards
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import LocalStore
 from tests.frames import write_analytic_shards
 from tests.local_ray import Access, joined, local_cluster
@@ -42,7 +44,7 @@ def config_of(out: Path, **fields: Any) -> PrepareConfig:
 
 def start(config: PrepareConfig, access: Access, log: Path) -> "subprocess.Popen[bytes]":
     script = (
-        "import sys; from e2eft import prepare; from e2eft.config import PrepareConfig\n"
+        "import sys; from e2eft import prepare; from e2eft.prepare import PrepareConfig\n"
         "prepare.run(PrepareConfig.model_validate_json(sys.argv[1]))\n"
     )
     return subprocess.Popen(

@@ -13,16 +13,14 @@ import pytest
 
 from e2eft import prepare
 from e2eft.artifacts import Artifact, FileEntry, verify
-from e2eft.config import (
-    HypersimSource,
-    Nyuv2Source,
-    PrepareConfig,
-    SourceConfig,
-    TrackingConfig,
-    VirtualKittiSource,
-)
+from e2eft.config import TrackingConfig
 from e2eft.data.sample import Sample
 from e2eft.data.shards import decode_row, open_shards
+from e2eft.datasets import SourceConfig
+from e2eft.datasets.hypersim import HypersimSource
+from e2eft.datasets.nyuv2 import Nyuv2Source
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import open_store
 from tests.benchmark_files import measured_frame, nyuv2
 from tests.hypersim_files import STANDARD, TILTED, HypersimRelease, make_frame
@@ -49,7 +47,7 @@ def config_of(out: str, source: SourceConfig) -> PrepareConfig:
 
 def kill_half_way(config: PrepareConfig, access: Access, log: Path) -> None:
     script = (
-        "import sys; from e2eft import prepare; from e2eft.config import PrepareConfig\n"
+        "import sys; from e2eft import prepare; from e2eft.prepare import PrepareConfig\n"
         "prepare.run(PrepareConfig.model_validate_json(sys.argv[1]))\n"
     )
     store = open_store(config.out)

@@ -16,11 +16,11 @@ import pytest
 import urllib3.util.connection
 
 from e2eft.artifacts import verify
-from e2eft.config import Nyuv2Source
 from e2eft.data.shards import open_shards
-from e2eft.datasets.archives import ZipArchive
-from e2eft.datasets.nyuv2 import Nyuv2MatlabFrames
-from e2eft.datasets.roots import RootFiles
+from e2eft.datasets.nyuv2 import Nyuv2Source
+from e2eft.datasets.reading.archives import ZipArchive
+from e2eft.datasets.reading.nyuv2 import Nyuv2MatlabFrames
+from e2eft.datasets.reading.roots import RootFiles
 from e2eft.errors import StorageError
 from e2eft.labels.trees import LabelTree
 from e2eft.storage import open_store, s3_client

@@ -13,10 +13,11 @@ import pytest
 from botocore.stub import Stubber
 
 from e2eft.artifacts import ArtifactError, load_artifact, verify
-from e2eft.config import PrepareConfig, SyntheticSource
 from e2eft.corpora.listing import list_images
 from e2eft.data.shards import KIND, open_shards
+from e2eft.datasets.synthetic import SyntheticSource
 from e2eft.errors import TooLargeError
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import (
     MissingError,
     S3Store,

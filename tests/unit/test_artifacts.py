@@ -19,7 +19,8 @@ from e2eft.artifacts import (
     sha256,
     verify,
 )
-from e2eft.config import PrepareConfig, SyntheticSource
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import DamagedError, LocalStore, StorageError
 from tests.artifacts import EVERYTHING, begin, write_artifact
 

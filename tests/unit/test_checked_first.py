@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 from e2eft import cli, prepare
 from e2eft.artifacts import load_artifact, look, verify
 from e2eft.artifacts.manifest import Artifact
-from e2eft.config import PrepareConfig, SintelSource, TrackingConfig, TrainConfig
-from e2eft.prepare import stage
+from e2eft.config import TrackingConfig, TrainConfig
+from e2eft.datasets.sintel import SintelSource
+from e2eft.prepare import PrepareConfig, stage
 from e2eft.storage import LocalStore, MissingError, open_store
 from e2eft.tracking import check_tracking
 from e2eft.tracking.connection import client_of

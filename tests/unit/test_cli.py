@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from e2eft import cli, recipes, score
 from e2eft.artifacts import MANIFEST
-from e2eft.config import EvaluateConfig, LabelConfig, PrepareConfig, TrainConfig
+from e2eft.config import EvaluateConfig, LabelConfig, TrainConfig
 from e2eft.config.base import Config, configs_of
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import LocalStore
 from tests.artifacts import write_artifact
 from tests.frames import write_analytic_shards

@@ -17,12 +17,12 @@ from e2eft.config import (
     EndToEnd,
     EvaluateConfig,
     LabelConfig,
-    PrepareConfig,
     ScheduleConfig,
-    SyntheticSource,
     TrainConfig,
     require_multiple,
 )
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig
 
 HEAVY = ("torch", "ray", "deepspeed", "diffusers", "mlflow", "transformers", "mitsuba", "pyarrow")
 INDOOR = SyntheticSource(family="indoor")

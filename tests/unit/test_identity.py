@@ -16,7 +16,6 @@ from e2eft.config import (
     Config,
     EvaluateConfig,
     LabelConfig,
-    PrepareConfig,
     StageConfig,
     TrainConfig,
     differences,
@@ -34,6 +33,7 @@ from e2eft.config.base import (
     role_of,
 )
 from e2eft.config.flags import flag_of, typed
+from e2eft.prepare import PrepareConfig
 
 TRACKING = {
     "tracking.tracking_uri": PLACEMENT,
@@ -102,6 +102,9 @@ ROLES: dict[str, dict[str, Role]] = {
         "source.normal-maps.dataset": RESULT,
         "source.normal-maps.root": PLACEMENT,
         "source.normal-maps.frame_list": RESULT,
+        "source.diode-normals.kind": RESULT,
+        "source.diode-normals.root": PLACEMENT,
+        "source.diode-normals.frame_list": RESULT,
         "frames_per_part": RESULT,
         "max_reject_fraction": PLACEMENT,
         "cpus_per_task": PLACEMENT,
@@ -257,6 +260,7 @@ COMMANDS = {
         "ibims-1": "ibims-1 --out o --root r",
         "sintel": "sintel --out o --root r",
         "normal-maps": "nyuv2-normals --out o --root r",
+        "diode-normals": "diode-normals --out o --root r",
     },
     "train": {
         "end-to-end": "tiny-depth --out o --data d --batch 96",

@@ -15,11 +15,13 @@ from PIL import Image
 
 from e2eft import prepare
 from e2eft.artifacts import CLAIM, ArtifactError, Claim, load_artifact, verify
-from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig
-from e2eft.data.sample import DEPTH, RejectedFrame, Sample
+from e2eft.config import TrackingConfig
+from e2eft.data.sample import RejectedFrame, Sample
 from e2eft.data.shards import KIND, decode_row, open_shards, part_path
 from e2eft.data.survey import DEPTH_EDGES_M, planned_line
-from e2eft.prepare import inputs, parts, stage
+from e2eft.datasets import Dataset
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig, inputs, parts, stage
 from e2eft.prepare.parts import index_of, make_part, record_path
 from e2eft.prepare.stage import (
     REJECTS,
@@ -38,7 +40,7 @@ FRAMES, PER_PART = 13, 5
 class AnalyticFrames:
     """Stands for the renderer: thirteen frames, two of them broken."""
 
-    name, promise = "analytic", DEPTH
+    dataset = Dataset(name="analytic")
     lost = False
 
     def __init__(self, config: SyntheticSource, index: Store | None) -> None:

@@ -11,11 +11,11 @@ from PIL import Image
 
 from e2eft import cli
 from e2eft.artifacts import Artifact, Claim, load_artifact
-from e2eft.config import PrepareConfig
-from e2eft.data.sample import ANNOTATED_NORMALS, DEPTH, DRAWN_NORMALS, Sample
-from e2eft.data.shards import KIND, decode_row, open_shards, require_truth
+from e2eft.data.modalities import ANNOTATED_NORMALS, DEPTH, DRAWN_NORMALS
+from e2eft.data.sample import Sample
+from e2eft.data.shards import KIND, decode_row, open_shards, require_modality
 from e2eft.datasets import located, open_source
-from e2eft.prepare import stage
+from e2eft.prepare import PrepareConfig, stage
 from e2eft.prepare.parts import index_of, make_part
 from e2eft.prepare.stage import REPORT, REPORT_PAGE, SHEET
 from tests import benchmark_files, normal_map_files
@@ -23,7 +23,9 @@ from tests.benchmark_files import measured_frame
 from tests.normal_map_files import known_frame
 
 DEPTH_SETS = ["nyuv2", "kitti-eigen", "eth3d", "scannet", "diode", "ibims-1", "sintel"]
-NORMALS_SETS = [f"{name}-normals" for name in ("nyuv2", "scannet", "ibims-1", "sintel", "oasis")]
+NORMALS_SETS = [
+    f"{name}-normals" for name in ("nyuv2", "scannet", "ibims-1", "sintel", "oasis", "diode")
+]
 NEED_LIST = ["kitti-eigen", "eth3d", "scannet"]
 
 
@@ -54,9 +56,9 @@ def test_a_recipe_is_called_as_its_source(recipe: str, tmp_path: Path) -> None:
         config = cli.parse("prepare", [*argv, *flags])
         assert isinstance(config, PrepareConfig)
         source = open_source(located(config.source))
-        assert source.name == recipe
+        assert source.dataset.name == recipe
         annotated = DRAWN_NORMALS if recipe == "oasis-normals" else ANNOTATED_NORMALS
-        assert source.promise == (annotated if recipe in NORMALS_SETS else DEPTH)
+        assert source.dataset.modalities == (annotated if recipe in NORMALS_SETS else DEPTH)
 
 
 @pytest.mark.parametrize("recipe", NEED_LIST)
@@ -98,9 +100,9 @@ def test_a_depth_set_from_folder_and_tar(tmp_path: Path) -> None:
         assert artifact.details["provenance"]["without_truth"] == 2
     page = folder.store.read(REPORT_PAGE).decode()
     assert "Planned: 3 frames of 5 listed; 2 have no ground truth." in page
-    require_truth(open_shards(folder.uri), "depth")
+    require_modality(open_shards(folder.uri), "depth")
     with pytest.raises(ValueError, match="has no normals to train on"):
-        require_truth(open_shards(folder.uri), "normals")
+        require_modality(open_shards(folder.uri), "normals")
 
 
 def test_a_normals_set_from_folder_and_tar(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ import pytest
 
 from e2eft import prepare
 from e2eft.artifacts import Artifact, ArtifactError, Claim, FileEntry, Writer, verify
-from e2eft.config import PrepareConfig, SyntheticSource, TrackingConfig, VirtualKittiSource
+from e2eft.config import TrackingConfig
 from e2eft.data.latents import DETAIL, latents_path
-from e2eft.data.sample import DEPTH
 from e2eft.data.shards import open_shards, part_path
+from e2eft.datasets import Dataset
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
 from e2eft.model.codec import Codec
 from e2eft.model.pretrained import load_codec
 from e2eft.model.source import find_model
-from e2eft.prepare import inputs, latents, parts, stage
+from e2eft.prepare import PrepareConfig, inputs, latents, parts, stage
 from e2eft.prepare.parts import index_of, make_part
 from e2eft.storage import LocalStore, Store
 from tests.frames import analytic_frame
@@ -27,7 +29,7 @@ FRAMES, PER_PART = 5, 2
 class Frames:
     """Stands for the renderer."""
 
-    name, promise, size = "analytic", DEPTH, (16, 24)
+    dataset, size = Dataset(name="analytic"), (16, 24)
 
     def __init__(self, config: SyntheticSource, index: Store | None) -> None: ...
     def __len__(self) -> int:

@@ -1,36 +1,27 @@
 """Named protocols: what one image's scores are, and how the scores of many become one number.
 
-Numbers of two protocols are never compared. `rules` says what each protocol does with each
-benchmark.
+Numbers of two protocols are never compared. What a protocol says of a dataset stands in the
+dataset's file; how a protocol is added is in docs/extending/protocol.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import get_args
 
-from e2eft.config import EvaluateConfig
-from e2eft.evaluate.protocols.base import NATIVE, Departure, Means, Metric, ScoringProtocol
+from e2eft.config import EvaluateConfig, ProtocolName
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, ScoringProtocol
 from e2eft.evaluate.protocols.depth import (
+    DepthProtocol,
     LeastSquaresDepth,
     LeastSquaresDisparity,
     RansacLogDepth,
 )
-from e2eft.evaluate.protocols.normals import PerImageMean, PooledPixels
-from e2eft.evaluate.protocols.rules import FRAME_SIZES, SCORED_AS, UnfitFrameError
-
-PROTOCOLS: tuple[type[ScoringProtocol], ...] = (
-    LeastSquaresDepth,
-    LeastSquaresDisparity,
-    RansacLogDepth,
-    PerImageMean,
-    PooledPixels,
-)
-"""The first of a task is its default."""
+from e2eft.evaluate.protocols.normals import NormalsProtocol, PerImageMean, PooledPixels
+from e2eft.evaluate.protocols.windows import UnfitFrameError
 
 __all__ = [
-    "FRAME_SIZES",
-    "NATIVE",
-    "SCORED_AS",
+    "PROTOCOLS",
     "Departure",
     "LeastSquaresDepth",
     "LeastSquaresDisparity",
@@ -52,10 +43,25 @@ def protocols_of(task: str) -> tuple[type[ScoringProtocol], ...]:
     Raises:
         ValueError: if there is none.
     """
-    found = tuple(kind for kind in PROTOCOLS if kind.task == task)
+    found = tuple(kind for kind in PROTOCOLS.values() if kind.task == task)
     if not found:
         raise ValueError(f"no protocol scores {task}")
     return found
+
+
+def _named(base: type[DepthProtocol] | type[NormalsProtocol]) -> Iterator[type[ScoringProtocol]]:
+    """The protocols below a base: its subclasses that have a name of their own."""
+    for kind in base.__subclasses__():
+        if "name" in vars(kind):
+            yield kind
+        yield from _named(kind)
+
+
+_BY_NAME = {kind.name: kind for base in (DepthProtocol, NormalsProtocol) for kind in _named(base)}
+PROTOCOLS: dict[str, type[ScoringProtocol]] = {
+    name: _BY_NAME[name] for name in get_args(ProtocolName)
+}
+"""By name, in the order of `ProtocolName`: of each task, the first is the default."""
 
 
 def protocol_of(
@@ -76,4 +82,4 @@ def protocol_of(
         raise ValueError(
             f"--protocol {name} does not score {config.task}; use {' or '.join(fitting)}"
         )
-    return fitting[name].configured(config, sources, departures)
+    return fitting[name].of(config, sources, departures)

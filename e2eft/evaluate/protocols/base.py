@@ -16,9 +16,7 @@ from PIL import Image
 
 from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
-
-NATIVE = 0
-"""As a processing size: every image at its own."""
+from e2eft.datasets import DepthRules, NormalsRules, dataset_of
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,20 @@ class Departure:
         return f"{self.source} {self.how}"
 
 
-def terms_of(terms: str, departures: tuple[Departure, ...]) -> str:
-    """A protocol's terms with what the data depart from."""
-    return f"{terms} ({', '.join(map(str, departures))})" if departures else terms
+def with_departures(name: str, departures: tuple[Departure, ...]) -> str:
+    """A protocol's name with what the data depart from."""
+    return f"{name} ({', '.join(map(str, departures))})" if departures else name
+
+
+def images_of(source: str, rules: DepthRules | NormalsRules | None) -> int | None:
+    """Images of a whole dataset, as a protocol with these rules for it counts them; None without
+    rules."""
+    return None if rules is None else rules.images or dataset_of(source).images
 
 
 Means = dict[str, dict[str, float]]
 """By metric: `mean`, `low`, `high` (its 95 % bootstrap interval; one image has none), `images` (on
-which it is defined) and `constant`."""
+which it is defined) and `constant` (the mean that the constant baseline has)."""
 
 
 class ScoringProtocol(Protocol):
@@ -65,7 +69,7 @@ class ScoringProtocol(Protocol):
 
     name: ClassVar[str]
     task: ClassVar[str]
-    headline: ClassVar[str]
+    primary_metric: ClassVar[str]
     """The metric by which images are ranked and models promoted."""
     metrics: ClassVar[dict[str, Metric]]
     printed: ClassVar[tuple[str, ...]]
@@ -78,21 +82,23 @@ class ScoringProtocol(Protocol):
     """An image with fewer scored pixels gets no score."""
     statistics: ClassVar[dict[str, type]]
     """Further columns of the table, from which `summarize` makes means; bytes or float."""
-    fits_constant: ClassVar[bool]
-    """Whether the constant has to be fitted, which takes a pass over the truth."""
+    fits_baseline: ClassVar[bool]
+    """Whether the constant baseline has to be fitted, which takes a pass over the truth."""
 
     @classmethod
-    def configured(
-        cls,
-        config: EvaluateConfig,
-        sources: Sequence[str] = (),
-        departures: tuple[Departure, ...] = (),
+    def of(
+        cls, config: EvaluateConfig, sources: Sequence[str], departures: tuple[Departure, ...]
     ) -> Self:
-        """It, as a configuration has it.
+        """The protocol as a configuration has it, on the data of these datasets.
 
         Args:
-            sources: the datasets to be scored, as `Sample.source` calls them.
+            sources: as `Sample.source` calls them.
         """
+        ...
+
+    @classmethod
+    def rules(cls, source: str) -> DepthRules | NormalsRules | None:
+        """What the protocol says of a dataset, if it does."""
         ...
 
     @property
@@ -101,7 +107,7 @@ class ScoringProtocol(Protocol):
         ...
 
     @property
-    def terms(self) -> str:
+    def full_name(self) -> str:
         """Name, parameters and departures: what must be equal for two numbers to be comparable."""
         ...
 
@@ -156,15 +162,15 @@ class ScoringProtocol(Protocol):
         """
         ...
 
-    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
-        """What one image contributes to the fit of the constant: float32 `[k 3]`, k <= `pixels`."""
+    def sampled_pixels(self, sample: Sample, count: int) -> np.ndarray:
+        """What one image contributes to the fit of the baseline: float32 `[k 3]`, k <= `count`."""
         ...
 
-    def constant(self, evidence: list[np.ndarray]) -> list[float]:
-        """The constant that any model must beat, fitted to the evidence of a domain's images."""
+    def fit_baseline(self, pixels: list[np.ndarray]) -> list[float]:
+        """The constant that any model must beat, fitted to the pixels of a domain's images."""
         ...
 
-    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
+    def baseline_prediction(self, baseline: list[float], sample: Sample) -> np.ndarray:
         """The constant as a prediction for one image."""
         ...
 

@@ -13,18 +13,11 @@ from PIL import Image
 
 from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
+from e2eft.datasets import DepthRules, dataset_of
 from e2eft.evaluate.protocols import alignment
-from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, with_departures
 from e2eft.evaluate.protocols.means import mean_over_images
-from e2eft.evaluate.protocols.rules import (
-    DENSE_SOURCES,
-    INVERSE_FLOOR,
-    LEAST_SQUARES_DEPTH,
-    LEAST_SQUARES_DISPARITY,
-    RANSAC_LOG_DEPTH,
-    DepthRules,
-    in_window,
-)
+from e2eft.evaluate.protocols.windows import in_window
 from e2eft.metrics.boundaries import (
     boundary_f1,
     log_fitted_soft_edge_error,
@@ -35,6 +28,8 @@ from e2eft.tasks.depth.task import MIN_DEPTH_M
 from e2eft.views.sheets import depth_panel
 
 SEE_WINDOW_PX = 3
+INVERSE_FLOOR = 1e-3
+"""Of datasets without rules, `DepthRules.inverse_floor_m` as a part of the range."""
 DEPTH_METRICS = {
     "abs_rel": Metric(),
     "sq_rel": Metric("m"),
@@ -59,9 +54,9 @@ class DepthProtocol:
     """What the depth protocols have in common. The prediction is fitted to each image's own scored
     pixels; errors are averaged over an image's pixels, then over images.
 
-    max_depth_m: range of datasets that `rules` does not name.
-    benchmarks_only: whether all data are of datasets that it names, so that the range above is no
-        part of the terms.
+    max_depth_m: range of datasets that it has no `rules` for.
+    benchmarks_only: whether it has rules for all of the data, so that the range above is no part of
+        its full name.
     departures: see `ScoringProtocol`.
     """
 
@@ -70,11 +65,12 @@ class DepthProtocol:
     departures: tuple[Departure, ...] = ()
 
     name: ClassVar[str]
-    rules: ClassVar[dict[str, DepthRules]]
+    rules_like: ClassVar[str] = ""
+    """The protocol whose rules hold for datasets that declare none under this one's name."""
     kinds: ClassVar[tuple[str, ...]] = ("affine_depth",)
     ratio_eps_m: ClassVar[float] = 0.0
     task: ClassVar[str] = "depth"
-    headline: ClassVar[str] = "abs_rel"
+    primary_metric: ClassVar[str] = "abs_rel"
     printed: ClassVar[tuple[str, ...]] = ("abs_rel", "delta1")
     upside_down: ClassVar[tuple[str, str]] = ("far is near", "disparity")
     metrics: ClassVar[dict[str, Metric]] = DEPTH_METRICS
@@ -82,30 +78,32 @@ class DepthProtocol:
     """A fit of two numbers takes 2 / n of the squared error of n pixels: all of two, a tenth of
     20."""
     statistics: ClassVar[dict[str, type]] = {}
-    fits_constant: ClassVar[bool] = False
+    fits_baseline: ClassVar[bool] = False
 
     @classmethod
-    def configured(
-        cls,
-        config: EvaluateConfig,
-        sources: Sequence[str] = (),
-        departures: tuple[Departure, ...] = (),
+    def of(
+        cls, config: EvaluateConfig, sources: Sequence[str], departures: tuple[Departure, ...]
     ) -> Self:
-        known = bool(sources) and all(source in cls.rules for source in sources)
+        known = bool(sources) and all(cls.rules(source) for source in sources)
         return cls(config.max_depth_m, known, departures)
 
+    @classmethod
+    def rules(cls, source: str) -> DepthRules | None:
+        declared = dataset_of(source).rules
+        rules = declared.get(cls.name) or declared.get(cls.rules_like)
+        return rules if isinstance(rules, DepthRules) else None
+
     @property
-    def terms(self) -> str:
+    def full_name(self) -> str:
         named = self.name if self.benchmarks_only else f"{self.name} to {self.max_depth_m:g} m"
-        return terms_of(named, self.departures)
+        return with_departures(named, self.departures)
 
     def rules_of(self, source: str) -> DepthRules:
         """A benchmark's rules, or those of any other dataset."""
-        return self.rules.get(source) or DepthRules(
+        return self.rules(source) or DepthRules(
             min_depth_m=MIN_DEPTH_M,
             max_depth_m=self.max_depth_m,
             processing_px=None,
-            dense=source.startswith("synthetic-") or source in DENSE_SOURCES,
             inverse_floor_m=INVERSE_FLOOR * self.max_depth_m,
         )
 
@@ -113,7 +111,7 @@ class DepthProtocol:
         return self.rules_of(source).remark
 
     def expected(self, source: str) -> int | None:
-        return self.rules_of(source).images
+        return images_of(source, self.rules(source))
 
     def processing_px(self, source: str) -> int | None:
         return self.rules_of(source).processing_px
@@ -172,7 +170,7 @@ class DepthProtocol:
             capped = capped_inverse_rmse(*batch, floor_m=rules.inverse_floor_m)
             found["i_rmse_capped"] = float(capped)
             del found["i_rmse"]
-        if rules.dense:
+        if dataset_of(sample.source).dense:
             found |= self.edge_errors(prediction, aligned_m, sample)
         return {name: found.get(name, float("nan")) for name in self.metrics}
 
@@ -189,13 +187,13 @@ class DepthProtocol:
     def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
         return mean_over_images(rows, self.metrics, prefix, resamples)
 
-    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
+    def sampled_pixels(self, sample: Sample, count: int) -> np.ndarray:
         return np.empty((0, 3), np.float32)
 
-    def constant(self, evidence: list[np.ndarray]) -> list[float]:
+    def fit_baseline(self, pixels: list[np.ndarray]) -> list[float]:
         return []
 
-    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
+    def baseline_prediction(self, baseline: list[float], sample: Sample) -> np.ndarray:
         """Any number does: aligned, it is each image's own mean, in the space of the fit."""
         return np.full(sample.size, 0.5, np.float32)
 
@@ -225,9 +223,35 @@ class LeastSquaresDepth(LeastSquaresProtocol):
     """``least-squares-depth``: Marigold's, GeoWizard's and arXiv 2409.11355's; fitted to metric
     *depth*."""
 
-    name: ClassVar[str] = "least-squares-depth"
-    rules = LEAST_SQUARES_DEPTH
+    name = "least-squares-depth"
     fit = staticmethod(alignment.by_least_squares)
+
+
+class LapisLeastSquaresDepth(LeastSquaresDepth):
+    """``least-squares-depth-lapis``: Lapis's (arXiv 2608.30129, appendix B.1), Marigold's but for
+    ETH3D at 2048 x 1360 and DIODE without its depth edges; each model sees images at its own size.
+    """
+
+    name = "least-squares-depth-lapis"
+    rules_like = LeastSquaresDepth.name
+    unlike: ClassVar[dict[str, dict[str, Any]]] = {
+        "eth3d": {
+            "scored_size": (1360, 2048),
+            "remark": "the published code's way to 2048 x 1360 is not known; here it is the "
+            "nearest pixel",
+        },
+        "diode": {
+            "sobel_limit_m": 0.3,
+            "remark": "unknown depth counts as 0 in the filter that drops depth edges; what the "
+            "published code filters there is not known",
+        },
+    }
+    """What its rules for a dataset say otherwise than Marigold's."""
+
+    @classmethod
+    def rules(cls, source: str) -> DepthRules | None:
+        rules = super().rules(source)
+        return rules and replace(rules, processing_px=None, **cls.unlike.get(source, {}))
 
 
 class LeastSquaresDisparity(LeastSquaresProtocol):
@@ -238,10 +262,10 @@ class LeastSquaresDisparity(LeastSquaresProtocol):
     upside down.
     """
 
-    name: ClassVar[str] = "least-squares-disparity"
-    rules = LEAST_SQUARES_DISPARITY
-    kinds: ClassVar[tuple[str, ...]] = ("affine_disparity",)
-    upside_down: ClassVar[tuple[str, str]] = ("near is far", "depth")
+    name = "least-squares-disparity"
+    rules_like = LeastSquaresDepth.name
+    kinds = ("affine_disparity",)
+    upside_down = ("near is far", "depth")
     fit = staticmethod(alignment.by_disparity)
 
     def space(self, depth_m: np.ndarray) -> np.ndarray:
@@ -277,9 +301,8 @@ class RansacLogDepth(DepthProtocol):
     it.
     """
 
-    name: ClassVar[str] = "ransac-log-depth"
-    rules = RANSAC_LOG_DEPTH
-    kinds: ClassVar[tuple[str, ...]] = ("affine_depth", "affine_log_depth")
+    name = "ransac-log-depth"
+    kinds = ("affine_depth", "affine_log_depth")
     metrics: ClassVar[dict[str, Metric]] = LOG_DEPTH_METRICS
     ratio_eps_m = 1e-5
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
-from e2eft.evaluate.protocols.base import Departure, Means, Metric, terms_of
+from e2eft.datasets import NormalsRules, dataset_of
+from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, with_departures
 from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.pooling import angle_histogram, pooled_over_pixels
-from e2eft.evaluate.protocols.rules import PER_IMAGE_MEAN, POOLED_PIXELS, NormalsRules
 from e2eft.geometry.direction import median_direction
 from e2eft.geometry.normals import angular_error
 from e2eft.metrics.normals import angular_summary
@@ -43,38 +43,40 @@ class NormalsProtocol:
     departures: tuple[Departure, ...] = ()
 
     name: ClassVar[str]
-    rules: ClassVar[dict[str, NormalsRules]]
     kinds: ClassVar[tuple[str, ...]] = ("normals",)
     task: ClassVar[str] = "normals"
-    headline: ClassVar[str] = "mean_deg"
+    primary_metric: ClassVar[str] = "mean_deg"
     printed: ClassVar[tuple[str, ...]] = ("mean_deg", "pct_11_25")
     upside_down: ClassVar[tuple[str, str]] = ("", "")
     metrics: ClassVar[dict[str, Metric]] = NORMALS_METRICS
     least_pixels: ClassVar[int] = 1
     statistics: ClassVar[dict[str, type]] = {}
-    fits_constant: ClassVar[bool] = True
+    fits_baseline: ClassVar[bool] = True
 
     @classmethod
-    def configured(
-        cls,
-        config: EvaluateConfig,
-        sources: Sequence[str] = (),
-        departures: tuple[Departure, ...] = (),
+    def of(
+        cls, config: EvaluateConfig, sources: Sequence[str], departures: tuple[Departure, ...]
     ) -> Self:
         return cls(departures)
 
+    @classmethod
+    def rules(cls, source: str) -> NormalsRules | None:
+        rules = dataset_of(source).rules.get(cls.name)
+        return rules if isinstance(rules, NormalsRules) else None
+
     @property
-    def terms(self) -> str:
-        return terms_of(self.name, self.departures)
+    def full_name(self) -> str:
+        return with_departures(self.name, self.departures)
 
     def remark(self, source: str) -> str:
         return ""
 
     def expected(self, source: str) -> int | None:
-        return self.rules[source].images if source in self.rules else None
+        return images_of(source, self.rules(source))
 
     def processing_px(self, source: str) -> int | None:
-        return self.rules[source].processing_px if source in self.rules else None
+        rules = self.rules(source)
+        return None if rules is None else rules.processing_px
 
     def view(self, sample: Sample) -> Sample:
         return sample
@@ -99,22 +101,22 @@ class NormalsProtocol:
     def summarize(self, rows: list[dict[str, Any]], prefix: str, resamples: int) -> Means:
         return mean_over_images(rows, self.metrics, prefix, resamples)
 
-    def evidence(self, sample: Sample, pixels: int) -> np.ndarray:
-        """Normals of `pixels` scored pixels, evenly spaced in reading order: float32 `[k 3]`."""
+    def sampled_pixels(self, sample: Sample, count: int) -> np.ndarray:
+        """Normals of `count` scored pixels, evenly spaced in reading order: float32 `[k 3]`."""
         known = sample.normals_cam[self.scored(sample)]
-        take = np.linspace(0, len(known) - 1, min(pixels, len(known))).round().astype(int)
+        take = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
         return known[take]
 
-    def constant(self, evidence: list[np.ndarray]) -> list[float]:
-        """The normal of least mean angle to the evidence, every image weighing the same."""
-        seen = [normals for normals in evidence if len(normals)]
+    def fit_baseline(self, pixels: list[np.ndarray]) -> list[float]:
+        """The normal of least mean angle to the pixels, every image weighing the same."""
+        seen = [normals for normals in pixels if len(normals)]
         if not seen:
             return [0.0, 0.0, -1.0]
         weights = np.concatenate([np.full(len(normals), 1 / len(normals)) for normals in seen])
         return median_direction(np.concatenate(seen), weights).tolist()
 
-    def spread(self, constant: list[float], sample: Sample) -> np.ndarray:
-        return np.broadcast_to(np.asarray(constant, np.float32), sample.normals_cam.shape)
+    def baseline_prediction(self, baseline: list[float], sample: Sample) -> np.ndarray:
+        return np.broadcast_to(np.asarray(baseline, np.float32), sample.normals_cam.shape)
 
     def panel(self, prediction: np.ndarray, sample: Sample, caption: str) -> Image.Image:
         error_deg = np.rad2deg(_angles_rad(prediction, sample.normals_cam))
@@ -125,8 +127,7 @@ class NormalsProtocol:
 class PerImageMean(NormalsProtocol):
     """``per-image-mean``: Marigold v1-1's; averaged over each image, then over images."""
 
-    name: ClassVar[str] = "per-image-mean"
-    rules = PER_IMAGE_MEAN
+    name = "per-image-mean"
 
 
 class PooledPixels(NormalsProtocol):
@@ -136,8 +137,7 @@ class PooledPixels(NormalsProtocol):
     follows from the table (see `pooling`).
     """
 
-    name: ClassVar[str] = "pooled-pixels"
-    rules = POOLED_PIXELS
+    name = "pooled-pixels"
     statistics: ClassVar[dict[str, type]] = {"histogram": bytes}
 
     def errors(self, prediction: np.ndarray, sample: Sample) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pytest
 import ray
 
 from e2eft.artifacts import MANIFEST, FileEntry, Writer, load_artifact
-from e2eft.config import VirtualKittiSource
-from e2eft.datasets.archives import CorruptArchiveError
-from e2eft.datasets.virtual_kitti import ARCHIVES, VirtualKittiFrames
+from e2eft.datasets.reading.archives import CorruptArchiveError
+from e2eft.datasets.reading.virtual_kitti import ARCHIVES, VirtualKittiFrames
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
 from e2eft.errors import E2eftError
 from e2eft.label.chunks import Item, Work, write_chunk
 from e2eft.label.labeller import ShippedModel, _on_this_machine

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from e2eft.artifacts import Artifact, ArtifactError, load_artifact, look, verify
-from e2eft.config import PrepareConfig
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import LocalStore, open_store
 from tests.artifacts import (
     DISPLACED,

@@ -318,7 +318,7 @@ def test_a_kept_frame_is_still_mirrored_when_the_plan_says_so(shards: list[Shard
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_what_was_not_read_is_one_number_in_memory(flip: bool, shards: list[ShardIndex]) -> None:
-    reader = FrameReader(shards, keep_bytes=10**9, truth=())
+    reader = FrameReader(shards, keep_bytes=10**9, modalities=())
     batch = reader.batch([PlannedFrame(0, 0, flip, 0), PlannedFrame(0, 1, flip, 0)], 80.0)
     assert reader.read(0, 0).nbytes == 16 * 24 * 3
     for moved in (batch, batch.to("meta")):
@@ -327,28 +327,28 @@ def test_what_was_not_read_is_one_number_in_memory(flip: bool, shards: list[Shar
     assert batch.to("meta").rgb.stride() == batch.rgb.stride()
 
 
-@pytest.mark.parametrize("truth", [("depth",), ("normals",), ()])
-def test_truth_that_nobody_looks_at_is_not_read(
-    truth: tuple[str, ...], shards: list[ShardIndex]
+@pytest.mark.parametrize("modalities", [("depth",), ("normals",), ()])
+def test_modalities_that_nobody_looks_at_are_not_read(
+    modalities: tuple[str, ...], shards: list[ShardIndex]
 ) -> None:
-    reader = FrameReader(shards, truth=truth)
+    reader = FrameReader(shards, modalities=modalities)
     frames = [PlannedFrame(0, 2, False, 0), PlannedFrame(1, 1, True, 0)]
     whole, made = FrameReader(shards).batch(frames, 80.0), reader.batch(frames, 80.0)
     torch.testing.assert_close(made.rgb, whole.rgb, rtol=0, atol=0)
     depth, normals = whole.depth_m, whole.normals_cam
-    if "depth" not in truth:
+    if "depth" not in modalities:
         depth = torch.full_like(depth, torch.nan)
-    if "normals" not in truth:
+    if "normals" not in modalities:
         normals = torch.full_like(normals, torch.nan)
     torch.testing.assert_close(made.depth_m, depth, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(made.normals_cam, normals, rtol=0, atol=0, equal_nan=True)
-    assert bool(made.valid.any()) == ("depth" in truth)
-    assert {"depth", "normals"} & set(reader._row(0, 2)) == set(truth), "columns were fetched"
+    assert bool(made.valid.any()) == ("depth" in modalities)
+    assert {"depth", "normals"} & set(reader._row(0, 2)) == set(modalities), "columns were fetched"
 
 
-def test_truth_that_no_shard_has_is_refused(shards: list[ShardIndex]) -> None:
+def test_a_modality_that_no_shard_has_is_refused(shards: list[ShardIndex]) -> None:
     with pytest.raises(ValueError, match="shards hold depth and normals, not disparity"):
-        FrameReader(shards, truth=("depth", "disparity"))
+        FrameReader(shards, modalities=("depth", "disparity"))
 
 
 def test_frames_without_depth_or_camera_make_a_batch_and_its_mirror() -> None:

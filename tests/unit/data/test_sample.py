@@ -5,12 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from e2eft.data.modalities import ANNOTATED_NORMALS, DEPTH, Modalities
 from e2eft.data.sample import (
-    ANNOTATED_NORMALS,
-    DEPTH,
     MAX_DEPTH_M,
     MIN_DEPTH_M,
-    Promise,
     Sample,
     SampleError,
     check_sample,
@@ -108,7 +106,7 @@ def test_a_data_set_promises_what_its_frames_have(sample: Sample) -> None:
     with pytest.raises(SampleError, match="no_valid_normal"):
         check_sample(depth_only, ANNOTATED_NORMALS)
     with pytest.raises(SampleError, match="no_valid_depth"):
-        check_sample(normals_only, Promise(depth=True, normals=True))
+        check_sample(normals_only, Modalities(depth=True, normals=True))
 
 
 def test_what_is_unknown_throughout_takes_no_memory() -> None:

@@ -13,7 +13,6 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from e2eft.artifacts import MANIFEST, ArtifactError, verify
-from e2eft.config import PrepareConfig, SyntheticSource
 from e2eft.data.sample import (
     MAX_DEPTH_M,
     MIN_DEPTH_M,
@@ -38,8 +37,10 @@ from e2eft.data.shards import (
     encode_row,
     open_shards,
     part_path,
-    require_truth,
+    require_modality,
 )
+from e2eft.datasets.synthetic import SyntheticSource
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import LocalStore
 from tests.artifacts import begin
 from tests.frames import analytic_frame, write_shards
@@ -281,9 +282,9 @@ def test_shards_without_the_tasks_truth_are_not_trained_on(tmp_path: Path) -> No
     write_shards(str(tmp_path), [analytic_frame(0)])
     shards = open_shards(str(tmp_path))
     for task in ("depth", "normals"):
-        require_truth(shards, task)  # older ones do not say
+        require_modality(shards, task)  # older ones do not say
     details = shards.artifact.details | {"truth": ["depth"]}
     shards = replace(shards, artifact=replace(shards.artifact, details=details))
-    require_truth(shards, "depth")
+    require_modality(shards, "depth")
     with pytest.raises(ArtifactError, match="no normals to train on: its frames have depth only"):
-        require_truth(shards, "normals")
+        require_modality(shards, "normals")

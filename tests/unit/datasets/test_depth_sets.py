@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2eft.config import (
-    DiodeSource,
-    Eth3dSource,
-    Ibims1Source,
-    KittiEigenSource,
-    Nyuv2Source,
-    ScanNetSource,
-    SintelSource,
-    SourceConfig,
-)
 from e2eft.data.sample import RejectedFrame, Sample, check_sample
-from e2eft.datasets import FrameSource, open_source
+from e2eft.datasets import FrameSource, SourceConfig, open_source
+from e2eft.datasets.diode import DiodeSource
+from e2eft.datasets.eth3d import Eth3dSource
+from e2eft.datasets.ibims import Ibims1Source
+from e2eft.datasets.kitti_eigen import KittiEigenSource
+from e2eft.datasets.nyuv2 import Nyuv2Source
+from e2eft.datasets.scannet import ScanNetSource
+from e2eft.datasets.sintel import SintelSource
 from e2eft.storage import LocalStore
 from tests import benchmark_files
 from tests.benchmark_files import HOLE, BenchmarkFiles, codes16, encoded, measured_frame
@@ -111,7 +108,7 @@ def opened(
 def samples_of(source: FrameSource) -> list[Sample]:
     samples = list(source.decode(range(len(source))))
     assert all(isinstance(sample, Sample) for sample in samples), samples
-    return [check_sample(sample, source.promise) for sample in samples]  # type: ignore[arg-type]
+    return [check_sample(sample, source.dataset.modalities) for sample in samples]  # type: ignore[arg-type]
 
 
 def rejects_of(source: FrameSource) -> list[tuple[str, str]]:
@@ -124,7 +121,7 @@ def rejects_of(source: FrameSource) -> list[tuple[str, str]]:
 def test_the_truth_comes_back(name: str, tar: bool, tmp_path: Path) -> None:
     case = case_of(name)
     source = opened(case, tmp_path, tar=tar)
-    assert source.name == name and len(source) == 2
+    assert source.dataset.name == name and len(source) == 2
     samples = samples_of(source)
     for number, (sample, truth) in enumerate(zip(samples, case.frames, strict=True)):
         assert (sample.key, sample.source) == (case.keys[number], name)

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from e2eft.config import HypersimSource
 from e2eft.data.sample import RejectedFrame, Sample, check_sample
 from e2eft.data.transforms import resize_sample
 from e2eft.datasets import open_source
-from e2eft.datasets.hypersim import HypersimFrames, tone_map, unit_intrinsics
+from e2eft.datasets.hypersim import HypersimSource
+from e2eft.datasets.reading.hypersim import HypersimFrames, tone_map, unit_intrinsics
 from e2eft.geometry.camera import pixel_rays
 from tests.hypersim_files import (
     HEIGHT,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2eft.config import NormalMapSet, NormalMapSource
 from e2eft.data.sample import RejectedFrame, Sample, SampleError, check_sample, count_away
 from e2eft.datasets import FrameSource, open_source
-from e2eft.datasets.normal_maps import DSINE_ENDINGS
+from e2eft.datasets.normal_maps import NormalMapSet, NormalMapSource
+from e2eft.datasets.reading.normal_maps import DSINE_ENDINGS
 from e2eft.storage import LocalStore
 from tests import normal_map_files
 from tests.benchmark_files import BenchmarkFiles, encoded, npy
@@ -79,10 +79,10 @@ def test_the_truth_comes_back(
     dataset: NormalMapSet, kind: str, listed: bool, tar: bool, tmp_path: Path
 ) -> None:
     source = opened(layout_of(dataset, kind), dataset, tmp_path, tar=tar, listed=listed)
-    assert source.name == f"{dataset}-normals" and len(source) == 2
+    assert source.dataset.name == f"{dataset}-normals" and len(source) == 2
     for number, (sample, truth) in enumerate(zip(decoded(source), FRAMES, strict=True)):
-        assert isinstance(sample, Sample) and check_sample(sample, source.promise)
-        assert (sample.key, sample.source) == (f"{STEMS[dataset][number]}_img", source.name)
+        assert isinstance(sample, Sample) and check_sample(sample, source.dataset.modalities)
+        assert (sample.key, sample.source) == (f"{STEMS[dataset][number]}_img", source.dataset.name)
         assert sample.scene == SCENES[dataset][number]
         np.testing.assert_array_equal(sample.rgb, truth.rgb)
         assert np.isnan(sample.depth_m).all() and sample.depth_m.shape == sample.size
@@ -168,7 +168,7 @@ def test_a_frame_without_any_normal_breaks_its_promise(tmp_path: Path) -> None:
     (sample,) = decoded(source)
     assert isinstance(sample, Sample)
     with pytest.raises(SampleError, match="no_valid_normal"):
-        check_sample(sample, source.promise)
+        check_sample(sample, source.dataset.modalities)
 
 
 @pytest.mark.parametrize(("dataset", "ending"), [("ibims-1", ".exr"), ("oasis", ".pkl")])
@@ -180,7 +180,7 @@ def test_normals_that_face_away_are_kept_as_they_are_published(
     frame.normals_cam[:] *= -1
     source = opened(normal_map_files.dsine({"test/0": frame}, ending), dataset, tmp_path)
     (sample,) = decoded(source)
-    assert isinstance(sample, Sample) and check_sample(sample, source.promise) is sample
+    assert isinstance(sample, Sample) and check_sample(sample, source.dataset.modalities) is sample
     known = np.isfinite(sample.normals_cam).all(-1)
     assert count_away(sample) == known.sum() > 0
     assert errors_deg(sample, frame.normals_cam, known).max() < 0.05

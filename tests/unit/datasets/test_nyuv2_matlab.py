@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from e2eft.config import Nyuv2Source
 from e2eft.data.sample import Sample, check_sample
 from e2eft.datasets import open_source
-from e2eft.datasets.nyuv2 import LABELED
+from e2eft.datasets.nyuv2 import Nyuv2Source
+from e2eft.datasets.reading.nyuv2 import LABELED
 from tests import benchmark_files
 from tests.benchmark_files import HOLE, measured_frame
 
@@ -32,7 +32,7 @@ def test_the_test_images_come_back(tmp_path: Path) -> None:
     assert len(samples) == 2
     for sample, number in zip(samples, TEST, strict=True):
         truth = FRAMES[number - 1]
-        assert isinstance(sample, Sample) and check_sample(sample, source.promise)
+        assert isinstance(sample, Sample) and check_sample(sample, source.dataset.modalities)
         assert sample.key == f"test/{SCENES[number - 1]}/rgb_{number:04d}"
         assert (sample.source, sample.scene) == ("nyuv2", SCENES[number - 1])
         np.testing.assert_array_equal(sample.rgb, truth.rgb)

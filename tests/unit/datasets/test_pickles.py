@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from e2eft.data.sample import SampleError
-from e2eft.datasets.pickles import load_arrays
+from e2eft.datasets.reading.pickles import load_arrays
 
 
 class Runs:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from e2eft.config import HypersimSource
 from e2eft.datasets import open_source
+from e2eft.datasets.hypersim import HypersimSource
 from e2eft.datasets.listed import FrameEntry, Listing, read_listing
-from e2eft.datasets.tables import is_true, words_of
+from e2eft.datasets.reading.tables import is_true, words_of
 from tests.hypersim_files import STANDARD, HypersimRelease, make_frame
 
 LINES = ("test/a_1/rgb.png test/a_1/depth.png 518.8", "test/b/rgb.png test/b/depth.png 721.5")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from e2eft import cli
-from e2eft.config import PrepareConfig, VirtualKittiSource
 from e2eft.data.sample import RejectedFrame, Sample, check_sample
 from e2eft.datasets import open_source
-from e2eft.datasets.virtual_kitti import VirtualKittiFrames
+from e2eft.datasets.reading.virtual_kitti import VirtualKittiFrames
+from e2eft.datasets.virtual_kitti import VirtualKittiSource
+from e2eft.prepare import PrepareConfig
 from e2eft.storage import LocalStore
 from tests.virtual_kitti_files import (
     CX,

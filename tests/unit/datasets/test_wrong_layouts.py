@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 
-from e2eft.config import (
-    DiodeSource,
-    Eth3dSource,
-    Ibims1Source,
-    KittiEigenSource,
-    NormalMapSource,
-    Nyuv2Source,
-    ScanNetSource,
-    SintelSource,
-)
 from e2eft.datasets import open_source
+from e2eft.datasets.diode import DiodeSource
+from e2eft.datasets.eth3d import Eth3dSource
+from e2eft.datasets.ibims import Ibims1Source
+from e2eft.datasets.kitti_eigen import KittiEigenSource
+from e2eft.datasets.normal_maps import NormalMapSource
+from e2eft.datasets.nyuv2 import Nyuv2Source
+from e2eft.datasets.scannet import ScanNetSource
+from e2eft.datasets.sintel import SintelSource
 from e2eft.storage import LocalStore
 from tests import benchmark_files
 from tests.benchmark_files import BenchmarkFiles, measured_frame

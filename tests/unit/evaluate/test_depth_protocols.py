@@ -17,10 +17,15 @@ from e2eft.evaluate.protocols import (
     RansacLogDepth,
     protocol_of,
 )
-from e2eft.evaluate.protocols.depth import DepthProtocol, _nearest
+from e2eft.evaluate.protocols.depth import DepthProtocol, LapisLeastSquaresDepth, _nearest
 from tests.scored_frames import make_frame
 
-PROTOCOLS = (LeastSquaresDepth, LeastSquaresDisparity, RansacLogDepth)
+PROTOCOLS = (
+    LeastSquaresDepth,
+    LapisLeastSquaresDepth,
+    LeastSquaresDisparity,
+    RansacLogDepth,
+)
 
 
 def frame_of(source: str, depth_m: np.ndarray) -> Sample:
@@ -183,6 +188,48 @@ def test_diodes_mask_decides_alone_or_its_edges_are_dropped() -> None:
     assert scored[:, 16:].all() and not scored[:, :16].any()
 
 
+@pytest.mark.parametrize("source", ["nyuv2", "kitti-eigen", "scannet", "diode", "eth3d"])
+def test_lapis_has_marigolds_rules_but_for_two_datasets_and_the_size_that_models_see(
+    source: str,
+) -> None:
+    lapis, marigold = LapisLeastSquaresDepth(80), LeastSquaresDepth(80)
+    assert lapis.processing_px(source) is None and lapis.expected(source) == marigold.expected(
+        source
+    )
+    rules = lapis.rules_of(source)
+    assert bool(rules.remark) == (source in ("diode", "eth3d"))
+    assert rules.scored_size == ((1360, 2048) if source == "eth3d" else None)
+    assert rules.sobel_limit_m == (0.3 if source == "diode" else None)
+    same = {"processing_px": 0, "scored_size": None, "sobel_limit_m": None, "remark": ""}
+    assert replace(rules, **same) == replace(marigold.rules_of(source), **same)
+    assert lapis.rules("hypersim") is None
+
+
+def test_lapis_drops_diodes_edges_but_has_no_range_beside_the_mask() -> None:
+    depth = np.full((20, 30), 0.4)
+    depth[:, 15:] = 5.0
+    frame, protocol = frame_of("diode", depth), LapisLeastSquaresDepth(80)
+    view = protocol.view(frame)
+    expected = np.ones((20, 30), bool)
+    expected[:, 14:16] = False
+    assert (protocol.scored(view) == expected).all(), "0.4 m is nearer than DIODE's range"
+    found = protocol.errors(1 - depth / 9, view)
+    assert found["abs_rel"] == pytest.approx(0.25, rel=1e-6), "half are clipped to 0.6 m"
+
+
+def test_lapis_scores_eth3d_smaller_and_all_else_as_marigold() -> None:
+    rng = np.random.default_rng(3)
+    nyu = frame_of("nyuv2", rng.uniform(1, 9, (480, 640)))
+    prediction = (nyu.depth_m + rng.normal(0, 1, nyu.size)).astype(np.float32)
+    lapis, marigold = LapisLeastSquaresDepth(80), LeastSquaresDepth(80)
+    np.testing.assert_equal(lapis.errors(prediction, nyu), marigold.errors(prediction, nyu))
+    rows = np.arange(4032.0)[:, None] + np.ones(6048)
+    view = lapis.view(frame_of("eth3d", rows))
+    assert view.size == (1360, 2048) and (view.depth_m[:3, 0] - 1 == [0, 2, 5]).all()
+    aligned = lapis.aligned(3 * view.depth_m + 2, view)
+    np.testing.assert_allclose(aligned, view.depth_m, rtol=1e-6)
+
+
 def test_eth3d_is_fitted_on_some_columns_or_scored_smaller() -> None:
     rng = np.random.default_rng(0)
     depth = rng.uniform(2, 30, (1360, 2040)).astype(np.float32)
@@ -206,12 +253,12 @@ def test_eth3d_is_fitted_on_some_columns_or_scored_smaller() -> None:
     assert (small.depth_m[:3, 0] - 1 == [0, 2, 5]).all()
 
 
-def test_benchmarks_have_terms_of_their_own_and_other_data_a_range() -> None:
+def test_benchmarks_have_names_of_their_own_and_other_data_a_range() -> None:
     config = EvaluateConfig(out="s", task="depth", data=("x",), labels=("y",), max_depth_m=65.0)
-    assert protocol_of(config, ["nyuv2", "diode"]).terms == "least-squares-depth"
-    assert protocol_of(config, ["nyuv2", "hypersim"]).terms == "least-squares-depth to 65 m"
+    assert protocol_of(config, ["nyuv2", "diode"]).full_name == "least-squares-depth"
+    assert protocol_of(config, ["nyuv2", "hypersim"]).full_name == "least-squares-depth to 65 m"
     named = config.model_copy(update={"protocol": "ransac-log-depth"})
-    assert protocol_of(named, ["eth3d"]).terms == "ransac-log-depth"
+    assert protocol_of(named, ["eth3d"]).full_name == "ransac-log-depth"
 
 
 def test_edges_are_judged_where_the_truth_is_dense_only() -> None:

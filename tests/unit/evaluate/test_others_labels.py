@@ -12,13 +12,14 @@ import pytest
 
 from e2eft import evaluate
 from e2eft.artifacts import Artifact, ArtifactError
-from e2eft.config import KittiEigenSource, Nyuv2Source, SourceConfig
 from e2eft.data.sample import Sample
 from e2eft.data.shards import open_shards
+from e2eft.datasets import DATASETS, SourceConfig
+from e2eft.datasets.kitti_eigen import KittiEigenSource
+from e2eft.datasets.nyuv2 import Nyuv2Source
 from e2eft.evaluate import job
 from e2eft.evaluate.chunks import Job
 from e2eft.evaluate.pairing import protocol_for
-from e2eft.evaluate.protocols import rules
 from e2eft.evaluate.scores import SUMMARY
 from e2eft.labels.trees import LabelTree, customary_paths, open_label_tree
 from e2eft.storage import LocalStore, MissingError
@@ -76,7 +77,7 @@ def test_a_tree_of_npy_and_png_files_is_scored_under_the_images_names(
     scores = evaluate.run(config, [str(tree)])
     assert statuses(scores) == ["scored"] * 5 + ["missing"]
     assert max(v for v in evaluate.read_table(scores)[1]["abs_rel"].to_pylist() if v) < 2e-3
-    assert not evaluate.headline(scores).complete
+    assert not evaluate.primary_score(scores).complete
     assert evaluate.run(config, [str(tree)]) == scores
     write_array(tree / "plane" / "0005.npy", affine(frames[5]))
     with pytest.raises(ArtifactError, match=r"labels .* holds something else than"):
@@ -144,7 +145,7 @@ def test_files_that_are_no_labels_are_named(tmp_path: Path, frames: list[Sample]
     assert details[2] == "4 x 3 pixels, the image has 32 x 24"
     assert "expected 16-bit grey" in details[4]
     assert details[5] == "every scored pixel is 0.25"
-    assert scores.counts["constant"] == 1 and not evaluate.headline(scores).complete
+    assert scores.counts["constant"] == 1 and not evaluate.primary_score(scores).complete
 
 
 @pytest.mark.parametrize("axes", ["right-up-viewer", "opencv"])
@@ -162,10 +163,10 @@ def test_normals_come_in_the_axes_that_are_named(
     config = config_of(tmp_path / "scores", "normals", [shards], labels_axes=axes)
     scores = evaluate.run(config, [str(tree)])
     assert statuses(scores) == ["scored"] * 6
-    assert evaluate.headline(scores).value < 0.3
+    assert evaluate.primary_score(scores).value < 0.3
     other = {"opencv": "right-up-viewer", "right-up-viewer": "opencv"}[axes]
     config = config_of(tmp_path / "other", "normals", [shards], labels_axes=other)
-    assert evaluate.headline(evaluate.run(config, [str(tree)])).value > 30
+    assert evaluate.primary_score(evaluate.run(config, [str(tree)])).value > 30
 
 
 def test_disparity_is_scored_as_disparity_only(
@@ -180,7 +181,7 @@ def test_disparity_is_scored_as_disparity_only(
         tmp_path / "s", "depth", [shards],
         protocol="least-squares-disparity", labels_kind="disparity",
     )  # fmt: skip
-    assert evaluate.headline(evaluate.run(config, [str(tree)])).value < 1e-3
+    assert evaluate.primary_score(evaluate.run(config, [str(tree)])).value < 1e-3
     as_depth = config.model_copy(update={"labels_kind": "depth", "out": str(tmp_path / "d")})
     with pytest.raises(ArtifactError, match=r"holds affine_depth; least-squares-disparity scores"):
         evaluate.run(as_depth, [str(tree)])
@@ -199,7 +200,7 @@ def test_log_depth_is_what_the_ransac_protocol_is_made_for(
         tmp_path / "s", "depth", [shards], protocol="ransac-log-depth", labels_kind="log-depth"
     )
     scores = evaluate.run(config, [str(tmp_path / "tree")])
-    assert evaluate.headline(scores).value < 1e-3
+    assert evaluate.primary_score(scores).value < 1e-3
     elsewhere = config.model_copy(
         update={"protocol": "least-squares-depth", "out": str(tmp_path / "o")}
     )
@@ -230,7 +231,8 @@ UNCROPPED = KittiEigenSource(root="r", frame_list="l", benchmark_crop=False)
 def test_a_part_of_a_benchmark_is_marked_incomplete_in_every_table(
     tmp_path: Path, frames: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rules.FRAME_SIZES, "scannet", frames[0].size)
+    few = replace(DATASETS["scannet"], frame_size=frames[0].size)
+    monkeypatch.setitem(DATASETS, "scannet", few)
     shards = write_shards(tmp_path / "scannet", frames, [6], "scannet")
     labels = write_labels(tmp_path / "l", "depth", {f.key: affine(f) for f in frames}, shards)
     scores = evaluate.run(config_of(tmp_path / "s", "depth", [shards]), [labels.uri])
@@ -246,7 +248,7 @@ def test_a_part_of_a_benchmark_is_marked_incomplete_in_every_table(
     )
     assert published in report
     assert "(incomplete: 6 of 800)" in evaluate.comparison_table([scores, scores])
-    assert not evaluate.headline(scores).complete
+    assert not evaluate.primary_score(scores).complete
 
 
 @pytest.mark.parametrize(
@@ -274,14 +276,16 @@ def test_a_benchmark_of_other_data_has_a_name_of_its_own_and_nothing_published_b
     otherwise: SourceConfig,
     how: str,
 ) -> None:
-    frame = at_size(frames[0], *rules.FRAME_SIZES[source])
+    size = DATASETS[source].frame_size
+    assert size is not None
+    frame = at_size(frames[0], *size)
     made: list[Artifact] = []
     for name, config in (("published", published), ("otherwise", otherwise)):
         shards = write_shards(tmp_path / f"d-{name}", [frame], [1], source, config)
         labels = write_labels(tmp_path / f"l-{name}", "depth", {frame.key: affine(frame)}, shards)
         made.append(evaluate.run(config_of(tmp_path / name, "depth", [shards]), [labels.uri]))
     reports = [scores.store.read("report.md").decode() for scores in made]
-    assert [evaluate.headline(scores).protocol for scores in made] == [
+    assert [evaluate.primary_score(scores).protocol for scores in made] == [
         "least-squares-depth",
         f"least-squares-depth ({how})",
     ]
@@ -300,9 +304,8 @@ def test_a_benchmark_of_other_data_has_a_name_of_its_own_and_nothing_published_b
 def test_more_frames_than_a_benchmark_has_are_another_dataset(
     tmp_path: Path, frames: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rules.LEAST_SQUARES_DEPTH, "scannet", few := replace(
-        rules.LEAST_SQUARES_DEPTH["scannet"], images=6))  # fmt: skip
-    monkeypatch.setitem(rules.FRAME_SIZES, "scannet", frames[0].size)
+    few = replace(DATASETS["scannet"], images=6, frame_size=frames[0].size)
+    monkeypatch.setitem(DATASETS, "scannet", few)
     protocols: list[str] = []
     for count in (6, 7):
         more = [*frames, make_frame(9)][:count]
@@ -311,7 +314,7 @@ def test_more_frames_than_a_benchmark_has_are_another_dataset(
             tmp_path / f"l{count}", "depth", {f.key: affine(f) for f in more}, shards
         )
         config = config_of(tmp_path / f"s{count}", "depth", [shards])
-        protocols.append(evaluate.headline(evaluate.run(config, [labels.uri])).protocol)
+        protocols.append(evaluate.primary_score(evaluate.run(config, [labels.uri])).protocol)
     assert few.images == 6 and protocols == [
         "least-squares-depth",
         "least-squares-depth (scannet of 7 frames instead of 6)",
@@ -344,7 +347,7 @@ def test_frames_that_are_not_of_a_benchmarks_size_are_another_dataset(
     shards = open_shards(write_shards(tmp_path, frames, [len(frames)], source).uri)
     task = "normals" if source.endswith("-normals") else "depth"
     config = config_of(tmp_path, task, [shards.artifact], protocol=protocol)
-    named = protocol_for(config, [shards]).terms
+    named = protocol_for(config, [shards]).full_name
     assert named == (f"{protocol} ({source} {how})" if how else named.partition(" (")[0])
 
 
@@ -353,7 +356,7 @@ def test_what_is_scored_otherwise_than_the_published_code_does_is_said_beside_it
 ) -> None:
     said = "diode: unknown depth counts as 0 in the filter that drops depth edges"
     flat = replace(frames[0], depth_m=2 + frames[0].depth_m / 100)
-    monkeypatch.setitem(rules.FRAME_SIZES, "diode", flat.size)
+    monkeypatch.setitem(DATASETS, "diode", replace(DATASETS["diode"], frame_size=flat.size))
     shards = write_shards(tmp_path / "d", [flat], [1], "diode")
     labels = write_labels(tmp_path / "l", "depth", {flat.key: affine(flat)}, shards)
     for protocol in ("ransac-log-depth", "least-squares-depth"):
@@ -401,7 +404,7 @@ def test_pooled_scores_are_compared_by_pixels(
     table = evaluate.differences_table([scores[1], scores[0]])
     assert f"Difference to {scores[1].uri}" in table and f"| {scores[0].uri} | +" in table
     mean, low, high = evaluate.paired_difference(*scores, "mean_deg")
-    values = [evaluate.headline(artifact).value for artifact in scores]
+    values = [evaluate.primary_score(artifact).value for artifact in scores]
     assert mean == pytest.approx(values[0] - values[1], rel=1e-9) and 0 < low < mean < high
     with pytest.raises(ValueError, match="median_deg over all pixels is no average"):
         evaluate.paired_difference(*scores, "median_deg")

@@ -93,4 +93,4 @@ def test_a_prediction_wins_over_the_image_that_lies_beside_it(
     rows = evaluate.read_table(scores)[1].to_pylist()
     assert [row["status"] for row in rows] == ["scored", "scored", "unreadable"]
     assert "000002_img.png: lengths about" in rows[2]["detail"]
-    assert evaluate.headline(scores).value < 0.05
+    assert evaluate.primary_score(scores).value < 0.05

@@ -12,10 +12,10 @@ from e2eft import cli, evaluate, score
 from e2eft.artifacts import CLAIM, Artifact, ArtifactError
 from e2eft.config import EvaluateConfig
 from e2eft.data.shards import open_shards
+from e2eft.datasets import DATASETS
 from e2eft.evaluate import stage
 from e2eft.evaluate.chunks import Pair
 from e2eft.evaluate.pairing import protocol_for, seen_otherwise
-from e2eft.evaluate.protocols import rules
 from e2eft.labels.index import open_labels
 from tests.labelling import scored_here, without_cluster, write_model
 from tests.scored_frames import affine, config_of, make_frame, write_labels, write_shards
@@ -136,10 +136,8 @@ def test_a_score_of_labels_of_another_size_is_marked_beside_what_was_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame = make_frame(1)
-    monkeypatch.setitem(rules.FRAME_SIZES, "diode", frame.size)
-    monkeypatch.setitem(
-        rules.LEAST_SQUARES_DEPTH, "diode", replace(rules.LEAST_SQUARES_DEPTH["diode"], images=1)
-    )
+    small = replace(DATASETS["diode"], images=1, frame_size=frame.size)
+    monkeypatch.setitem(DATASETS, "diode", small)
     shards = write_shards(tmp_path / "shards", [frame], [1], "diode")
     rows: dict[int, str] = {}
     for seen in (640, 64):

@@ -7,16 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
-from e2eft.config import EvaluateConfig
-from e2eft.config.evaluate import DepthProtocolName, NormalsProtocolName
-from e2eft.evaluate import protocols
-from e2eft.evaluate.protocols import protocol_of
+from e2eft.config import EvaluateConfig, ProtocolName
+from e2eft.evaluate.protocols import PROTOCOLS, protocol_of
 from e2eft.evaluate.published import neighbours, published_rows
 from e2eft.evaluate.report import write_report
 from e2eft.evaluate.scores import SCORED, empty_row, summarize
 
-PROTOCOLS = {kind.name: kind for kind in protocols.PROTOCOLS}
-TASKS = {kind.name: kind.task for kind in protocols.PROTOCOLS}
 SOURCE = re.compile(r"arXiv \d{4}\.\d{5}(v\d+)?, Table \S+")
 
 
@@ -26,7 +22,7 @@ def methods_of(protocol: str) -> set[str]:
 
 def test_every_published_row_says_its_paper_its_table_and_its_protocol() -> None:
     known = {*PROTOCOLS, *(other.name for other in neighbours())}
-    assert {*get_args(DepthProtocolName), *get_args(NormalsProtocolName)} == {*PROTOCOLS}
+    assert [*get_args(ProtocolName)] == [kind.name for kind in PROTOCOLS.values()]
     for row in published_rows():
         assert SOURCE.match(row.source), f"{row.method}: {row.source!r}"
         assert row.protocol in known and len(row.basis) > 20 and row.scores, row.method
@@ -42,7 +38,7 @@ def test_a_published_cell_is_one_of_its_protocols_and_is_there_once() -> None:
         like = {other.name: other.resembles for other in neighbours()}
         kind = PROTOCOLS[like.get(row.protocol, row.protocol)]
         for dataset, metric in row.scores:
-            assert dataset in kind.rules and metric in kind.metrics
+            assert kind.rules(dataset) and metric in kind.metrics
 
 
 def test_what_was_published_is_known_in_our_units() -> None:
@@ -70,6 +66,7 @@ def test_rows_are_where_their_own_code_would_have_them() -> None:
         "Pixel-Perfect Depth (1024, MoGe-2)",
     }
     assert {"Lotus-D", "Lotus-G", "Lotus-2"} < methods_of("least-squares-disparity")
+    assert methods_of("least-squares-depth-lapis") >= {"Lapis", "Pixel-Perfect Depth"}
     assert not any("DepthFM" in method for method in methods_of("least-squares-depth"))
     assert "Marigold V2" not in methods_of("pooled-pixels") | methods_of("per-image-mean")
 
@@ -77,7 +74,13 @@ def test_rows_are_where_their_own_code_would_have_them() -> None:
 def report_of(name: str, *domains: str) -> str:
     """Of one scored image of each dataset, all scores 0.5."""
     config = EvaluateConfig.model_validate(
-        {"out": "o", "task": TASKS[name], "data": ("d",), "labels": ("l",), "protocol": name}
+        {
+            "out": "o",
+            "task": PROTOCOLS[name].task,
+            "data": ("d",),
+            "labels": ("l",),
+            "protocol": name,
+        }
     )
     protocol = protocol_of(config, domains)
     rows: list[dict[str, Any]] = [
@@ -109,6 +112,10 @@ def test_a_report_does_not_set_marigold_v2s_scores_beside_pixel_perfect_depths()
 
 
 def test_a_report_shows_the_methods_that_were_scored_on_its_data() -> None:
+    diode, nyu = (report_of("least-squares-depth-lapis", name) for name in ("diode", "nyuv2"))
+    assert "| Marigold v1-1 | 0.1010 | 0.9100 | published: arXiv 2608.30129, Table 1 |" in diode
+    assert "| Lapis | 0.0380 | 0.9820 |" in nyu and "| Marigold v1-1" not in nyu
+    assert "diode: unknown depth counts as 0" in diode
     disparity = "least-squares-disparity"
     lines = report_of(disparity, "scannet").splitlines()
     assert "| DPT | 0.0820 | 0.9340 | published: arXiv 2312.02145, Table 1 |" in lines

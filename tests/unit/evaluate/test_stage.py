@@ -110,7 +110,7 @@ def test_the_summary_is_the_mean_over_images_of_each_domain_and_of_all(
     inverse = summary["domains"]["plane"]["metrics"]["i_rmse_capped"]
     assert f"**{inverse['mean']:.4f} 1/m**" in report
     assert "Incomplete" not in report
-    found = evaluate.headline(scores)
+    found = evaluate.primary_score(scores)
     assert (found.metric_name, found.lower_is_better, found.complete) == ("abs_rel", True, True)
     assert found.value == summary["overall"]["metrics"]["abs_rel"]["mean"]
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_scored_is_counted_listed_and_makes_the_score_incomplete(
     assert {number: status[keys[number]] for number in expected} == expected
     assert scores.counts["scored"] == 27 and scores.counts["missing"] == 2
     summary = json.loads(scores.store.read(SUMMARY))
-    assert summary["complete"] is False and not evaluate.headline(scores).complete
+    assert summary["complete"] is False and not evaluate.primary_score(scores).complete
     assert {entry["key"] for entry in summary["problems"]} == {keys[n] for n in (0, 1, 2, 4, 5, 6)}
     detail = next(e["detail"] for e in summary["problems"] if e["status"] == "not_finite")
     assert detail == f"1 of {HEIGHT * WIDTH - 4 * WIDTH - 14} scored pixels"
@@ -156,7 +156,7 @@ def test_a_frame_without_truth_in_range_is_not_the_models_fault(
     labels = write_labels(tmp_path / "labels", "depth", predictions, data)
     scores = evaluate.run(config_of(tmp_path / "scores", "depth", [data]), [labels.uri])
     assert scores.counts == {"images": 4, "scored": 3, "nothing_to_score": 1}
-    assert evaluate.headline(scores).complete
+    assert evaluate.primary_score(scores).complete
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -245,7 +245,7 @@ def test_a_frame_of_a_few_known_pixels_which_any_fit_meets_gets_no_score(
     assert {row["key"]: row["status"] for row in rows} == status
     assert {row["key"]: row["pixels"] for row in rows} == known
     assert min(row["abs_rel"] for row in rows if row["status"] == "scored") > 0.01
-    assert scores.counts["too_few_pixels"] == 3 and evaluate.headline(scores).complete
+    assert scores.counts["too_few_pixels"] == 3 and evaluate.primary_score(scores).complete
     report = scores.store.read("report.md").decode()
     assert "1 nothing to score, 3 too few pixels" in report
     assert "- `two`: too_few_pixels, 2 in the protocol's range, a fit needs 20" in report
@@ -253,7 +253,7 @@ def test_a_frame_of_a_few_known_pixels_which_any_fit_meets_gets_no_score(
     # Normals are not fitted: a single one tells something.
     one = replace(sparse[1], normals_cam=np.full_like(sparse[1].normals_cam, np.nan))
     one.normals_cam[9, 9] = frames[1].normals_cam[9, 9]
-    assert len(PerImageMean().evidence(one, 9)) == PerImageMean().least_pixels == 1
+    assert len(PerImageMean().sampled_pixels(one, 9)) == PerImageMean().least_pixels == 1
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -305,20 +305,20 @@ def test_no_score_and_no_constant_depends_on_the_order_of_the_frames(
         normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
         noisy[frame.key] = normals.astype(np.float32)
     labels = write_labels(tmp_path / "labels", "normals", noisy)
-    found, constants, fit = [], [], job._fit_constants
+    found, baselines, fit = [], [], job._fit_baselines
 
     def noting(*of: Any) -> dict[str, list[float]]:
-        constants.append(fit(*of))
-        return constants[-1]
+        baselines.append(fit(*of))
+        return baselines[-1]
 
-    monkeypatch.setattr(job, "_fit_constants", noting)
+    monkeypatch.setattr(job, "_fit_baselines", noting)
     for order in (1, -1):
         data = write_shards(tmp_path / f"shards{order}", frames[::order], [19, 14])
         config = config_of(tmp_path / f"scores{order}", "normals", [data], panels=0)
         summary = json.loads(evaluate.run(config, [labels.uri]).store.read(SUMMARY))
         found.append((summary["overall"], summary["domains"]))
     assert found[0] == found[1]
-    assert constants[0] == constants[1] and set(constants[0]) == {"plane", "wall"}
+    assert baselines[0] == baselines[1] and set(baselines[0]) == {"plane", "wall"}
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -331,7 +331,7 @@ def test_eight_bit_normals_cost_little_and_sixteen_bit_depth_nothing(
     for task, predictions in {"depth": depth, "normals": normals}.items():
         labels = write_labels(tmp_path / task, task, predictions, shards, npy=False)
         scores = evaluate.run(config_of(tmp_path / f"s-{task}", task, [shards]), [labels.uri])
-        found[task] = evaluate.headline(scores).value
+        found[task] = evaluate.primary_score(scores).value
     assert found["depth"] < 5e-4
     assert 0.05 < found["normals"] < 0.4
 
@@ -395,7 +395,7 @@ def test_finished_scores_are_found_and_scores_of_other_labels_are_refused(
         evaluate.run(config, [labels.uri])
     again = evaluate.run(config.model_copy(update={"overwrite": True}), [labels.uri])
     assert again.digest != first.digest
-    assert evaluate.headline(again).value > evaluate.headline(first).value
+    assert evaluate.primary_score(again).value > evaluate.primary_score(first).value
 
 
 @pytest.mark.usefixtures("without_ray")
@@ -508,7 +508,10 @@ def test_the_same_shards_elsewhere_are_the_same_images(
     scores = evaluate.run(config_of(tmp_path / "s3", "depth", [data]), [labels.uri])
     mean, low, _ = evaluate.paired_difference(two_scores[0], scores, "abs_rel")
     assert 0 < low < mean
-    assert evaluate.headline(scores).data_digest == evaluate.headline(two_scores[0]).data_digest
+    assert (
+        evaluate.primary_score(scores).data_digest
+        == evaluate.primary_score(two_scores[0]).data_digest
+    )
 
 
 def test_the_depth_protocol_ignores_scale_shift_and_whatever_is_out_of_range() -> None:
@@ -527,16 +530,16 @@ def test_the_depth_protocol_ignores_scale_shift_and_whatever_is_out_of_range() -
     assert set(scores) == set(protocol.metrics)
 
 
-def test_evidence_is_spread_over_the_image_and_weighs_images_equally() -> None:
+def test_sampled_pixels_lie_all_over_the_image_and_images_weigh_the_same() -> None:
     protocol, frame = PerImageMean(), make_frame(4)
-    taken = protocol.evidence(frame, 16)
+    taken = protocol.sampled_pixels(frame, 16)
     known = frame.normals_cam[np.isfinite(frame.normals_cam).all(-1)]
     assert taken.shape == (16, 3)
     assert (taken[0] == known[0]).all() and (taken[-1] == known[-1]).all()
     few, many = np.float32([[0, -1, 0]] * 2), np.float32([[0, 0, -1]] * 300)
     third = np.float32([[0, -1, 0]])
-    assert np.allclose(protocol.constant([few, many, third]), [0, -1, 0])
-    assert protocol.constant([]) == [0, 0, -1]
+    assert np.allclose(protocol.fit_baseline([few, many, third]), [0, -1, 0])
+    assert protocol.fit_baseline([]) == [0, 0, -1]
 
 
 def test_a_chunk_scores_only_its_own_frames(

@@ -45,7 +45,7 @@ def test_disparity_that_is_hardly_anywhere_positive_has_no_score_and_says_why(
     scores = evaluated(tmp_path, [1 / known_depth(0), few, flat], **DISPARITY)
     rows = evaluate.read_table(scores)[1].to_pylist()
     assert [row["status"] for row in rows] == ["scored", "no_fit", "no_fit"]
-    assert rows[0]["abs_rel"] < 1e-3 and not evaluate.headline(scores).complete
+    assert rows[0]["abs_rel"] < 1e-3 and not evaluate.primary_score(scores).complete
     assert rows[1]["detail"] == (
         f"19 of {rows[1]['pixels']} scored pixels are positive, to which alone disparity is "
         "fitted; a fit needs 20"

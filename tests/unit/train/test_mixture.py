@@ -8,9 +8,9 @@ from e2eft.artifacts import ArtifactError
 from e2eft.config import TrainConfig
 from e2eft.data.batches import SamplingPlan
 from e2eft.data.shards import ShardIndex, open_shards
-from e2eft.datasets import supervised_range_m
-from e2eft.datasets.hypersim import HypersimFrames
-from e2eft.datasets.virtual_kitti import VirtualKittiFrames
+from e2eft.datasets import dataset_of
+from e2eft.datasets.hypersim import HYPERSIM
+from e2eft.datasets.virtual_kitti import VIRTUAL_KITTI
 from e2eft.train import driver
 from e2eft.train.mixture import depth_ranges_m, longest_side_px, require_one_making
 from tests.frames import analytic_frame, write_shards
@@ -34,21 +34,21 @@ def made_of(index: ShardIndex, source: str, **provenance: str) -> ShardIndex:
 
 
 def test_ranges_are_the_papers_by_dataset(shards: list[ShardIndex]) -> None:
-    mixed = [made_of(shards[0], HypersimFrames.name), made_of(shards[1], VirtualKittiFrames.name)]
+    mixed = [made_of(shards[0], HYPERSIM.name), made_of(shards[1], VIRTUAL_KITTI.name)]
     assert depth_ranges_m((), mixed) == (65.0, 80.0)
     assert depth_ranges_m((10.0, 20.0), mixed) == (10.0, 20.0)
     assert depth_ranges_m((), shards) == (80.0, 80.0)
-    assert supervised_range_m("a-new-dataset") == 80.0
+    assert dataset_of("a-new-dataset").supervised_range_m == 80.0
 
 
 def test_normals_of_one_source_made_in_two_ways_are_not_mixed(shards: list[ShardIndex]) -> None:
-    kitti, one, other = VirtualKittiFrames.name, {"normals": "one way"}, {"normals": "other way"}
+    kitti, one, other = VIRTUAL_KITTI.name, {"normals": "one way"}, {"normals": "other way"}
     old, new = made_of(shards[0], kitti, **one), made_of(shards[1], kitti, **other)
     with pytest.raises(ArtifactError, match=r"/a has .* 'one way', .*/b as 'other way': prepare"):
         require_one_making([old, new], "normals")
     require_one_making([old, new], "depth")
     require_one_making([old, made_of(shards[1], kitti, **one)], "normals")
-    require_one_making([old, made_of(shards[1], HypersimFrames.name)], "normals")
+    require_one_making([old, made_of(shards[1], HYPERSIM.name)], "normals")
     require_one_making(shards, "normals")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from e2eft.data.sample import RejectedFrame, Sample, SampleError
-from e2eft.datasets.archives import CorruptArchiveError
+from e2eft.datasets.reading.archives import CorruptArchiveError
 from e2eft.storage import MissingError
 
 

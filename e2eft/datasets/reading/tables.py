@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from e2eft.artifacts import sha256
-from e2eft.datasets.archives import read_uri
-from e2eft.datasets.numerals import number_of, whole_of
+from e2eft.datasets.reading.archives import read_uri
+from e2eft.datasets.reading.numerals import number_of, whole_of
 from e2eft.storage import StorageError
 
 _DELIMITERS = "\t;,"

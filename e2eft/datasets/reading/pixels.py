@@ -7,25 +7,10 @@ import numpy as np
 from PIL import Image
 
 from e2eft.data.sample import SampleError, storable_depth
-from e2eft.datasets.archives import RawFiles
+from e2eft.datasets.reading.archives import RawFiles
 from e2eft.images.decoder import DATASET_PIXELS, load_picture
 from e2eft.images.npy import NpyError, decode_npy
 from e2eft.images.reasons import ImageError
-
-BENCHMARK_SIZE = (352, 1216)
-"""KITTI's benchmark crop (height, width): the bottom rows, the middle columns."""
-
-
-def benchmark_corner(height: int, width: int) -> tuple[int, int]:
-    """(top, left) of KITTI's benchmark crop in an image of this size.
-
-    Raises:
-        SampleError: `wrong_shape` if it does not fit.
-    """
-    top, left = height - BENCHMARK_SIZE[0], (width - BENCHMARK_SIZE[1]) // 2
-    if min(top, left) < 0:
-        raise SampleError("wrong_shape", f"{width} x {height} pixels are too few to crop")
-    return top, left
 
 
 def read_picture(files: RawFiles, path: str) -> Image.Image:

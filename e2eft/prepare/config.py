@@ -1,4 +1,4 @@
-"""The preparation stage: raw files or procedural scenes to shards."""
+"""The preparation stage's configuration: raw files or procedural scenes to shards."""
 
 from typing import Annotated, Self
 
@@ -9,18 +9,15 @@ from e2eft.config.base import (
     PLACEMENT,
     RESULT,
     ChosenBy,
-    Config,
     Fraction,
     Positive,
+    StageConfig,
     TrackingConfig,
 )
-from e2eft.config.benchmarks import BenchmarkSource
-from e2eft.config.sources import TrainingSource, VirtualKittiSource
-
-SourceConfig = TrainingSource | BenchmarkSource
+from e2eft.datasets import SourceConfig
 
 
-class PrepareConfig(Config):
+class PrepareConfig(StageConfig):
     """Render or convert a dataset and shard it to object storage."""
 
     out: Annotated[str, PLACEMENT]
@@ -57,10 +54,8 @@ class PrepareConfig(Config):
 
     @model_validator(mode="after")
     def _can_be_encoded(self) -> Self:
-        uncropped = isinstance(self.source, VirtualKittiSource) and not self.source.benchmark_crop
-        if self.latents_of is not None and uncropped:
+        if self.latents_of is not None and (why := self.source.not_encodable):
             raise ValueError(
-                "--latents-of needs sides that are multiples of the VAE's factor 8, Virtual KITTI "
-                "has 375 x 1242 pixels: use --benchmark-crop"
+                f"--latents-of needs sides that are multiples of the VAE's factor 8, {why}"
             )
         return self

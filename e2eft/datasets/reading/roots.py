@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from functools import cached_property
 
-from e2eft.datasets.archives import (
+from e2eft.datasets.reading.archives import (
     Folder,
     RawFiles,
     TarArchive,
@@ -14,7 +14,7 @@ from e2eft.datasets.archives import (
     index_tar,
     kept_tar_index,
 )
-from e2eft.datasets.archives import names_in as names_in_store
+from e2eft.datasets.reading.archives import names_in as names_in_store
 from e2eft.storage import Store, join, open_store
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
