@@ -94,7 +94,8 @@ class GeometryModel(PythonModel):
         self.estimator = load_estimator(find_model(str(folder)))
         self.estimator.to("cuda" if torch.cuda.is_available() else "cpu")
         card = self.estimator.card
-        self.task = get_task(card.task).read_from(card.axes, card.full_z_range)
+        task = get_task(card.task, depth_target=card.depth_target)
+        self.task = task.read_from(card.axes, card.full_z_range)
         return self
 
     def predict(  # type: ignore[override]
@@ -185,7 +186,7 @@ class GeometryModel(PythonModel):
         if not np.isfinite(prediction).all():
             return _failure("model_nan", "the model's output is not finite")
         name, size = self.task.name, request.prepared.size
-        codec = label_codec(name)
+        codec = label_codec(name, self.estimator.card.depth_target)
         label: np.ndarray | bytes = codec.resize(prediction, size)
         meta = {
             "task": name,

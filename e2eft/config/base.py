@@ -10,6 +10,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from pydantic.fields import FieldInfo
 
+from e2eft.config.choices import written
 from e2eft.secrets import shown
 
 VAE_FACTOR = 8
@@ -124,7 +125,7 @@ class Config(BaseModel):
                 chosen[name] = value
             elif RESULT in roles and is_input(field) and isinstance(value, tuple):
                 chosen[name] = len(cast("tuple[str, ...]", value))
-        return json.loads(json.dumps(chosen))
+        return json.loads(json.dumps(chosen, default=written))
 
 
 def configs_of(field: FieldInfo) -> tuple[type[Config], ...]:

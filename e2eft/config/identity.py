@@ -18,6 +18,7 @@ from e2eft.config.base import (
     is_input,
     role_of,
 )
+from e2eft.config.choices import written
 from e2eft.config.flags import flag_of, typed
 from e2eft.config.label import SamplingConfig
 
@@ -242,4 +243,4 @@ def _flat(tree: dict[str, Any], names: Names = ()) -> Iterator[tuple[Names, Any]
 
 def _json(value: Any) -> Any:
     """As it is when it was written and read again."""
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=written))

@@ -21,6 +21,9 @@ from e2eft.config.base import (
     TrackingConfig,
     flag,
 )
+from e2eft.config.choices import chosen_from
+from e2eft.losses import Loss
+from e2eft.targets import LINEAR, DepthTarget
 
 ConvInHalving = Literal["weight-and-bias", "weight"]
 
@@ -48,6 +51,14 @@ class EndToEnd(Config):
     """The paper: one step at t = T-1, decoded, under the task's own loss."""
 
     kind: Annotated[ByRecipe[Literal["end-to-end"]], RESULT] = "end-to-end"
+    losses: Annotated[
+        tyro.conf.UseAppendAction[tuple[Annotated[Loss, *chosen_from(Loss)], ...]],
+        RESULT,
+        flag("loss"),
+    ] = ()
+    """What is minimized; repeat for a sum, such as affine-invariant and
+    gradient-matching:weight=0.5. Default: the paper's, affine-invariant (depth) or angular
+    (normals)."""
 
 
 class Diffusion(Config):
@@ -274,6 +285,9 @@ class TrainConfig(StageConfig):
     out: Annotated[str, PLACEMENT]
     """Where checkpoints and the trained model go: a folder, file:// or s3:// URI."""
     task: Annotated[ByRecipe[TaskName], RESULT]
+    depth_target: Annotated[DepthTarget, *chosen_from(DepthTarget), RESULT, flag("target")] = LINEAR
+    """What depth is predicted as, up to a scale and a shift of each image: linear (the paper's),
+    log:eps_m=..., disparity or sqrt-disparity. Without effect on other tasks."""
     objective: Annotated[
         EndToEnd | Diffusion | Autoencoding,
         Field(discriminator="kind"),
@@ -304,6 +318,18 @@ class TrainConfig(StageConfig):
     job writes to --out."""
 
     @model_validator(mode="after")
+    def _losses_are_of_the_task(self) -> Self:
+        for loss in self.losses:
+            if loss.task != self.task:
+                raise ValueError(f"--loss {loss.kind} is one of {loss.task}, not of {self.task}")
+        if self.depth_target != LINEAR and self.depth_target.task != self.task:
+            raise ValueError(
+                f"--target {self.depth_target.kind} is one of {self.depth_target.task}, not of "
+                f"{self.task}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batch_is_cut_evenly(self) -> Self:
         if not self.data.uris:
             raise ValueError("--data is missing: give at least one shards URI")
@@ -315,6 +341,11 @@ class TrainConfig(StageConfig):
                 f"use --batch {-(-self.batch.global_size // cut) * cut}"
             )
         return self
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """What end-to-end fine-tuning minimizes; none: the task's own loss."""
+        return self.objective.losses if isinstance(self.objective, EndToEnd) else ()
 
     @property
     def accumulation_steps(self) -> int:

@@ -25,6 +25,7 @@ from e2eft.images.reasons import ImageError
 from e2eft.images.resize import fitted_size, resize_rgb
 from e2eft.labels.index import DEGRADED, OK, REJECTED, blank_row, index_schema
 from e2eft.storage import Store, open_store
+from e2eft.targets import LINEAR, DepthTarget
 from e2eft.tasks import label_codec
 
 READERS, WRITERS = 8, 4
@@ -68,6 +69,7 @@ class Work:
     corpus: int = 0
     as_it_is: bool = False
     largest_bytes: int = 0
+    depth_target: DepthTarget = LINEAR
 
     @property
     def peak_bytes(self) -> int:
@@ -256,7 +258,7 @@ def _write(item: Item, work: Work) -> dict[str, Any]:
     started = time.perf_counter()
     size = item.row["height"], item.row["width"]
     row = item.row | {"label_height": size[0], "label_width": size[1]}
-    codec, put = label_codec(work.task), work.writer.put
+    codec, put = label_codec(work.task, work.depth_target), work.writer.put
     label = codec.resize(item.array, size)
     picture = codec.encode(label, _text(row, work))
     if work.save_previews and (preview := codec.preview(label)):

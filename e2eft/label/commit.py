@@ -25,7 +25,6 @@ from e2eft.labels.index import (
     with_rows,
 )
 from e2eft.storage import open_store
-from e2eft.tasks import label_codec
 from e2eft.tracking import Run, is_registry_uri
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def _committed(job: Job, run: Run, index: pa.Table, files: list[FileEntry]) -> A
             job.corpus,
             index,
             job.store,
-            label_codec(job.config.task),
+            job.codec,
             _provenance(job, counts),
             images=job.config.gallery_images,
             max_pixels=job.config.max_pixels,
@@ -121,7 +120,8 @@ def _details(job: Job, outcomes: dict[str, dict[str, int]]) -> dict[str, Any]:
         "label_schema_version": LABEL_SCHEMA_VERSION,
         "task": config.task,
         "target": job.target,
-        **label_codec(config.task).conventions,
+        **job.codec.conventions,
+        "depth_target": job.codec.depth_target.as_json(),
         "frame": "upright",
         "model": {
             "name": job.model.name,
@@ -148,7 +148,7 @@ def _provenance(job: Job, counts: dict[str, int]) -> dict[str, str]:
         "labels": job.store.uri,
         "task": config.task,
         "values": job.target,
-        "convention": label_codec(config.task).conventions["convention"],
+        "convention": job.codec.conventions["convention"],
         "model": job.model.uri,
         "model digest": job.model.digest,
         "processing": f"longest side {size} px" if size else "each image at its own size",

@@ -14,6 +14,8 @@ from e2eft.label.graph import label_parts
 from e2eft.label.opening import GALLERY, Opened, freeze, located, open_job, require_possible
 from e2eft.label.told import say_changes, say_retry, summary
 from e2eft.labels.index import LabelIndex, committed_parts
+from e2eft.tasks import label_codec
+from e2eft.tasks.labels import LabelCodec
 from e2eft.tracking import Run, complete_run, start_run
 
 
@@ -30,6 +32,11 @@ class Job:
         self.again = claim.finished
         self.target = opened.target
         self.corpus = freeze(opened, claim)
+
+    @property
+    def codec(self) -> LabelCodec:
+        """What its labels are."""
+        return label_codec(self.config.task, self.model.card.depth_target)
 
     @property
     def work(self) -> Work:
@@ -51,6 +58,7 @@ class Job:
             decoding=self.corpus.decoding,
             corpus=self.number,
             as_it_is=self.again is not None,
+            depth_target=card.depth_target,
             largest_bytes=int(self.corpus.plan["size_bytes"].to_numpy().max(initial=0)),
         )
 

@@ -55,7 +55,8 @@ def target_of(card: ModelCard, task: str) -> str:
     """What the labels' values mean: in the card's words, or the task's, with which torch comes."""
     if card.target:
         return card.target
-    return get_task(task).read_from(card.axes, card.full_z_range).target
+    meant = get_task(task, depth_target=card.depth_target)
+    return meant.read_from(card.axes, card.full_z_range).target
 
 
 def tell_if_mirrored(labels: Artifact) -> Artifact:

@@ -28,6 +28,7 @@ from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, sha2
 from e2eft.errors import DamagedError
 from e2eft.images.npy import decode_npy
 from e2eft.storage import Store
+from e2eft.targets import LINEAR, target_of
 from e2eft.tasks import label_codec, label_codecs
 from e2eft.tasks.labels import LabelCodec
 
@@ -120,9 +121,10 @@ class LabelIndex:
         """What the labels are.
 
         Raises:
-            ValueError: if this program does not know their task.
+            ValueError: if this program does not know their task, or what their depth is affine in.
         """
-        return label_codec(self.task)
+        said = self.artifact.details.get("depth_target")
+        return label_codec(self.task, target_of(said) if said else LINEAR)
 
     @property
     def uri(self) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from e2eft.geometry.depth import align_scale_shift, apply_scale_shift
 from e2eft.geometry.masked import masked_mean
+from e2eft.targets import LINEAR, DepthTarget
 
 DepthErrors: TypeAlias = dict[str, Float[Tensor, " n"]]
 """Scores of each image by name, NaN for an image without valid pixels; see `depth_errors`."""
@@ -84,6 +85,7 @@ def least_squares_depth_errors(
     valid: Bool[Tensor, "n h w"],
     min_depth_m: float,
     max_depth_m: float,
+    target: DepthTarget = LINEAR,
 ) -> DepthErrors:
     """The protocol ``least-squares-depth`` of Marigold (arXiv 2312.02145) and of arXiv 2409.11355.
 
@@ -93,8 +95,10 @@ def least_squares_depth_errors(
 
     Args:
         valid: pixels whose true depth lies within the benchmark's range.
+        target: what the prediction is affine in, if that is not depth: the fit is to that.
     """
     prediction, target_m = prediction.double(), target_m.double()
-    scale, shift = align_scale_shift(prediction, target_m, valid)
-    aligned_m = apply_scale_shift(prediction, scale, shift).clamp(min_depth_m, max_depth_m)
+    scale, shift = align_scale_shift(prediction, target.of_depth(target_m), valid)
+    fitted = apply_scale_shift(prediction, scale, shift)
+    aligned_m = target.to_depth(fitted).clamp(min_depth_m, max_depth_m)
     return depth_errors(aligned_m.clamp(min=MIN_ALIGNED_DEPTH_M), target_m, valid)

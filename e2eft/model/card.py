@@ -19,6 +19,7 @@ from e2eft.config import (
 from e2eft.errors import MissingError
 from e2eft.model.hub import ModelError
 from e2eft.storage import absolute, open_store
+from e2eft.targets import LINEAR, DepthTarget
 
 CARD_NAME = "e2eft.json"
 
@@ -38,6 +39,7 @@ class ModelCard:
     initial_latent, steps, spacing: how the model wants to be run.
     prompt_tokens: length of the embedded empty prompt it was trained with.
     processing_size: longest image side in pixels it was trained at; 0: each image's own.
+    depth_target: what depth is predicted as; of other tasks, and of cards that do not say, linear.
     axes: of directions, in the decoded image. full_z_range: whether that holds all of z in [-1, 1],
     or its half [0, 1] drawn out to that.
     """
@@ -49,6 +51,7 @@ class ModelCard:
     spacing: Spacing = "trailing"
     prompt_tokens: Literal[2, 77] = 2
     processing_size: Annotated[int, AfterValidator(_size)] = 0
+    depth_target: Annotated[DepthTarget, Field(discriminator="kind")] = LINEAR
     axes: LabelsAxes = "right-up-viewer"
     full_z_range: bool = True
 
@@ -74,7 +77,10 @@ class ModelCard:
             raise ModelError(f"{where}: {'; '.join(map(_said, error.errors()))}") from None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        content = asdict(self)
+        if self.depth_target == LINEAR:  # as all were before there were others
+            del content["depth_target"]
+        return content
 
     def digest(self) -> str:
         """SHA-256 of what it says, however that is written, hexadecimal."""

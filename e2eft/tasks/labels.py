@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from e2eft.config import TaskName
 from e2eft.images.decoder import load_picture
 from e2eft.images.png import encode_png
+from e2eft.targets import LINEAR, DepthTarget
 
 if TYPE_CHECKING:
+    from e2eft.config import TaskName
     from e2eft.geometry.normals import Axes
     from e2eft.views.gallery import GalleryFigure
 
@@ -36,17 +37,21 @@ class Pipeline:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+@dataclass(frozen=True)
 class LabelCodec(ABC):
     """A task's labels. A *label* is float32 `[h w]` or `[h w 3]` and lies on its image pixel by
-    pixel; what its numbers are is the task's. Codecs hold no state.
+    pixel; what its numbers are is the task's.
+
+    depth_target: what labels of depth are affine in.
     """
+
+    depth_target: DepthTarget = LINEAR
 
     name: ClassVar[TaskName]
     ndim: ClassVar[int]
     """Axes of a label: 2, `[h w]`, or 3, `[h w 3]`."""
-    conventions: ClassVar[dict[str, str]]
-    """What the numbers in a label's picture mean: text chunks of the PNG and part of the manifest.
-    `kind` is what protocols know them by."""
+    stated: ClassVar[dict[str, str]]
+    """See `conventions`."""
     npy_ending: ClassVar[str]
     """Of the float32 array beside the picture; no two tasks have the same."""
     always_npy: ClassVar[bool] = False
@@ -54,6 +59,12 @@ class LabelCodec(ABC):
     has_directions: ClassVar[bool] = False
     """Whether a model's card must say in which axes its image is (`axes`, `full_z_range`)."""
     pipeline: ClassVar[Pipeline | None] = None
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """What the numbers in a label's picture mean: text chunks of the PNG and part of the
+        manifest. `kind` is what protocols know them by."""
+        return self.stated
 
     @property
     def kind(self) -> str:

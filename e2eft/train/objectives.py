@@ -1,6 +1,7 @@
 """What one training step computes. The loop knows none of them; a run's configuration picks one."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -126,6 +127,7 @@ class EndToEndObjective:
         return ModelCard(
             task=self.config.task,
             target=self.task.target,
+            depth_target=self.config.depth_target,
             initial_latent=self.config.model.initial_latent,
             steps=1,
             prompt_tokens=self.config.model.prompt_tokens,
@@ -223,7 +225,7 @@ class DiffusionObjective(EndToEndObjective):
     ) -> ModelCard:
         card = super().finish(weights, batches, processing_size)
         if self.settings.conditional:
-            return ModelCard(**card.as_json() | {"initial_latent": "gaussian", "steps": 1})
+            return replace(card, initial_latent="gaussian", steps=1)
         return ModelCard(task="image", initial_latent="none", processing_size=processing_size)
 
 

@@ -165,7 +165,15 @@ def build(config: TrainConfig, source: ModelSource, device: torch.device) -> Obj
     if config.zero.precision == "bf16":
         estimator.codec.compute_dtype = torch.bfloat16
     # How far depth is supervised, each batch says of its dataset.
-    tasks = {name: get_task(name, max_depth_m=math.inf) for name in TASKS}
+    tasks = {
+        name: get_task(
+            name,
+            max_depth_m=math.inf,
+            depth_target=config.depth_target,
+            losses=config.losses if name == config.task else (),
+        )
+        for name in TASKS
+    }
     return build_objective(estimator, tasks, config)
 
 

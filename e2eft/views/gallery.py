@@ -250,7 +250,7 @@ def _figure_html(
     height, width = card.image.shape[:2]
     name = _escaped(card.key)
     return (
-        f'<figure><div class=stage style="{_ratio(card)}" {probe} data-label={label}'
+        f'<figure><div class=stage style="{_ratio(card)}" {probe} data-label="{label}"'
         f" data-width={width} data-height={height}>{image}"
         f'<img class=after alt="{label} of {name}" src="{after}">'
         "<span class=divider></span>"

@@ -18,7 +18,7 @@ class ShadingLabels(LabelCodec):
 
     name = "shading"  # type: ignore[assignment]
     ndim = 2
-    conventions = {  # noqa: RUF012
+    stated = {  # noqa: RUF012
         "kind": "shading",
         "encoding": "linear uint8",
         "convention": "0 dark, 1 bright",

@@ -6,9 +6,10 @@ import numpy as np
 from torch import Tensor
 
 from e2eft.data.batch import Batch
+from e2eft.tasks import TaskSettings
 
 
-def build(*, max_depth_m: float) -> "Shading":
+def build(settings: TaskSettings) -> "Shading":
     return Shading()
 
 

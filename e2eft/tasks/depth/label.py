@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from e2eft.config import TaskName
 from e2eft.images.resize import resize_depth
+from e2eft.targets import LINEAR
 from e2eft.tasks.labels import STRIP_ROWS, LabelCodec, Pipeline
 
 if TYPE_CHECKING:
+    from e2eft.config import TaskName
     from e2eft.geometry.normals import Axes
     from e2eft.views.gallery import GalleryFigure
 
@@ -23,7 +25,7 @@ class DepthLabels(LabelCodec):
 
     name: ClassVar[TaskName] = "depth"
     ndim = 2
-    conventions: ClassVar[dict[str, str]] = {
+    stated: ClassVar[dict[str, str]] = {
         "kind": "affine_depth",
         "encoding": "linear uint16: depth = value / 65535",
         "convention": "0 near, 1 far; linear in depth (not disparity), unknown scale and shift",
@@ -37,6 +39,21 @@ class DepthLabels(LabelCodec):
         formerly=("MarigoldPipeline",),  # As Marigold's own code has it.
         fields={"scale_invariant": True, "shift_invariant": True},
     )
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """`depth_target` is what values are affine in, as data: see `e2eft.targets.target_of`."""
+        target = self.depth_target
+        said = {"depth_target": json.dumps(target.as_json())}
+        if target.kind == LINEAR.kind:
+            return self.stated | said
+        values = target.values.replace("-", " ")
+        other = {
+            "kind": self.kind_of_others(target.values),
+            "encoding": "linear uint16: value = code / 65535",
+            "convention": f"{target.ends}; linear in {values}, unknown scale and shift there",
+        }
+        return self.stated | other | said
 
     def encode(self, label: np.ndarray, text: dict[str, str]) -> bytes:
         assert np.isfinite(label).all()
@@ -56,7 +73,7 @@ class DepthLabels(LabelCodec):
         """In colours over its own 2 % to 98 % range."""
         from e2eft.tasks.depth.pictures import preview
 
-        return preview(label)
+        return preview(self._near_to_far(label))
 
     def facts(self, label: np.ndarray) -> dict[str, float]:
         near, far = np.quantile(label, (0.02, 0.98))
@@ -65,7 +82,10 @@ class DepthLabels(LabelCodec):
     def figure(self, label: np.ndarray) -> GalleryFigure:
         from e2eft.tasks.depth.pictures import figure
 
-        return figure(label)
+        name = self.depth_target.values.replace("-", " ").removeprefix("linear ")
+        if not self.depth_target.nearest_is_least:
+            name = f"1 - {name}"
+        return figure(self._near_to_far(label), name)
 
     def kind_of_others(self, affine_in: str) -> str:
         return f"affine_{affine_in.replace('-', '_')}"
@@ -86,6 +106,10 @@ class DepthLabels(LabelCodec):
         if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]) and squeezed.ndim == 2:
             return squeezed
         raise ValueError(f"{path} has shape {values.shape}, expected [h w], [1 h w] or [h w 1]")
+
+    def _near_to_far(self, label: np.ndarray) -> np.ndarray:
+        """0 near, 1 far, as colours have it."""
+        return label if self.depth_target.nearest_is_least else 1 - label
 
 
 CODEC = DepthLabels()

@@ -25,21 +25,21 @@ def preview(depth: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def figure(depth: np.ndarray) -> GalleryFigure:
+def figure(depth: np.ndarray, name: str = "depth") -> GalleryFigure:
     """Relative depth `[h w]`, 0 near to 1 far, NaN unknown, +inf sky, in colours that stand for the
-    same depth on every card."""
+    same depth on every card. name: of its values."""
     picture = colour_depth(depth, near=0.0, far=1.0)
-    return GalleryFigure(label="depth", picture=picture, legend=_legend(depth), values=depth)
+    return GalleryFigure(label=name, picture=picture, legend=_legend(depth, name), values=depth)
 
 
-def _legend(depth: np.ndarray) -> str:
+def _legend(depth: np.ndarray, name: str) -> str:
     """A histogram over the colour bar: one axis for both, near to far. Heights are square roots."""
     counts = np.histogram(depth[np.isfinite(depth)], _HISTOGRAM_BINS, (0.0, 1.0))[0]
     heights = 20 * np.sqrt(counts / max(1, counts.max()))
     steps = "".join(f"V{20 - h:.1f}h1" for h in heights)
     return (
         f'<svg class=histogram viewBox="0 0 {_HISTOGRAM_BINS} 20" preserveAspectRatio=none'
-        f' role=img aria-label="histogram of depth"><path d="M0 20{steps}V20Z"/></svg>'
+        f' role=img aria-label="histogram of {name}"><path d="M0 20{steps}V20Z"/></svg>'
         "<div class=bar><i class=mark hidden></i></div>"
-        "<div class=ends><span>0 near</span><span>relative depth</span><span>far 1</span></div>"
+        f"<div class=ends><span>0 near</span><span>relative {name}</span><span>far 1</span></div>"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,27 +16,39 @@ from e2eft.geometry.depth import (
     normalize_affine,
     quantile_range,
 )
+from e2eft.losses import AffineInvariant, DepthFit, DepthLoss, summed
 from e2eft.metrics.depth import least_squares_depth_errors
+from e2eft.targets import LINEAR, DepthTarget
+from e2eft.tasks import TaskSettings
 from e2eft.tasks.base import Batch
 
 MIN_DEPTH_M = 1e-5
 
 
-def build(*, max_depth_m: float) -> AffineInvariantDepth:
+def build(settings: TaskSettings) -> AffineInvariantDepth:
     """See `e2eft.tasks.get_task`."""
-    return AffineInvariantDepth(max_depth_m=max_depth_m)
+    return AffineInvariantDepth(
+        max_depth_m=settings.max_depth_m,
+        values=settings.depth_target,
+        losses=cast("tuple[DepthLoss, ...]", settings.losses) or (AffineInvariant(),),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AffineInvariantDepth:
-    """Linear depth, 0 near and 1 far, up to each image's own unknown scale and shift.
+    """Depth, or a function of it, up to each image's own unknown scale and shift.
 
-    A prediction is ``[n h w]`` in [0, 1]. Pixels are supervised and scored where they are valid
-    and ``MIN_DEPTH_M < depth_m < max_depth_m``.
+    A prediction is ``[n h w]`` in [0, 1], affine in the target's values: of linear depth 0 near and
+    1 far. Pixels are supervised and scored where they are valid and
+    ``MIN_DEPTH_M < depth_m < max_depth_m``.
     """
 
     max_depth_m: float = 80.0
     """The paper takes 65 m on Hypersim, 80 m on Virtual KITTI."""
+    values: DepthTarget = LINEAR
+    """The space in which depth is predicted."""
+    losses: tuple[DepthLoss, ...] = (AffineInvariant(),)
+    """Their sum is minimized."""
 
     def __post_init__(self) -> None:
         if not self.max_depth_m > MIN_DEPTH_M:
@@ -49,11 +62,11 @@ class AffineInvariantDepth:
 
     @property
     def target(self) -> str:
-        return "affine-invariant linear depth, 0 near 1 far"
+        return self.values.phrase
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return ("depth",)
+        return tuple(dict.fromkeys(name for loss in self.losses for name in loss.modalities))
 
     def read_from(self, axes: str, full_z_range: bool) -> AffineInvariantDepth:
         """Itself: depth has no axes."""
@@ -65,45 +78,53 @@ class AffineInvariantDepth:
         return (image.to(dtype).mean(1).clamp(-1, 1) + 1) / 2
 
     def encode_target(self, batch: Batch) -> tuple[Float[Tensor, "n 3 h w"], Bool[Tensor, "n h w"]]:
-        """Three equal channels: each image's 2 % and 98 % quantiles at -1 and 1, clamped.
+        """Three equal channels: each image's quantiles (2 % and 98 %) at -1 and 1, clamped.
 
-        What is not supervised (unknown, sky, too far) is 1, as far as can be. An image whose
-        quantiles coincide has no supervised pixel.
+        What is not supervised (unknown, sky, too far) is as far as can be. An image whose quantiles
+        coincide has no supervised pixel.
         """
-        mask, near_m, far_m = self._supervised(batch)
-        normalized = normalize_affine(batch.depth_m, near_m, far_m).where(mask, 1)
+        values, mask, low, high = self._supervised(batch)
+        far = 1 if self.values.nearest_is_least else -1
+        normalized = normalize_affine(values, low, high).where(mask, far)
         return normalized[:, None].expand(-1, 3, -1, -1), mask
 
     def loss(self, prediction: Float[Tensor, "n h w"], batch: Batch) -> Float[Tensor, ""]:
-        """Mean absolute error in metres after each image's best scale and shift (the paper's L_D).
+        """The sum of the task's losses, after each image's best scale and shift in the target's
+        space; of linear depth, `AffineInvariant` alone is the paper's L_D.
 
-        The true depth is clamped to its image's 2 % and 98 % quantiles. The gradient flows through
-        scale and shift. The error is metric, so far scenes weigh more than near ones.
+        The truth is clamped to its image's quantiles. The gradient flows through scale and shift.
         """
         with torch.autocast(prediction.device.type, enabled=False):
-            mask, near_m, far_m = self._supervised(batch)
+            values, mask, low, high = self._supervised(batch)
             dtype = torch.promote_types(prediction.dtype, torch.float32)
             prediction = prediction.to(dtype).where(mask, 0)
-            target_m = batch.depth_m.clamp(near_m[:, None, None], far_m[:, None, None])
-            target_m = target_m.where(mask, 0)
-            scale, shift = align_scale_shift(prediction, target_m, mask)
-            residual_m = apply_scale_shift(prediction, scale, shift) - target_m
-            return residual_m.where(mask, 0).abs().sum() / mask.sum().clamp(min=1)
+            low, high = low[:, None, None], high[:, None, None]
+            truth = values.clamp(low, high).where(mask, 0)
+            scale, shift = align_scale_shift(prediction, truth, mask)
+            fitted = apply_scale_shift(prediction, scale, shift)
+            fit = DepthFit(fitted, truth, mask, low, high, self.values.to_depth)
+            return summed(self.losses, fit)
 
     def errors(
         self, prediction: Float[Tensor, "n h w"], batch: Batch
     ) -> dict[str, Float[Tensor, " n"]]:
-        """`depth_errors` under the protocol ``least-squares-depth``, quantiles playing no part."""
+        """`depth_errors` as by the protocol ``least-squares-depth``, the prediction fitted in the
+        target's space; quantiles play no part."""
         return least_squares_depth_errors(
-            prediction, batch.depth_m, self._in_range(batch), MIN_DEPTH_M, self.max_depth_m
+            prediction,
+            batch.depth_m,
+            self._in_range(batch),
+            MIN_DEPTH_M,
+            self.max_depth_m,
+            self.values,
         )
 
     def label(self, prediction: Float[Tensor, "n h w"]) -> dict[str, np.ndarray]:
-        """``depth_affine`` float32 ``[n h w]``: 0 near, 1 far."""
+        """``depth_affine`` float32 ``[n h w]``, between the ends of the target's range."""
         return {"depth_affine": prediction.detach().float().cpu().numpy()}
 
     def constant_prediction(self, batch: Batch) -> Float[Tensor, "n h w"]:
-        """One half everywhere: aligned, it is each image's mean depth."""
+        """One half everywhere: fitted, it is the mean of each image's values."""
         return torch.full_like(batch.depth_m, 0.5)
 
     def _in_range(self, batch: Batch) -> Bool[Tensor, "n h w"]:
@@ -111,8 +132,12 @@ class AffineInvariantDepth:
 
     def _supervised(
         self, batch: Batch
-    ) -> tuple[Bool[Tensor, "n h w"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Mask, near and far end in metres; the mask of an image without depth range is empty."""
+    ) -> tuple[
+        Float[Tensor, "n h w"], Bool[Tensor, "n h w"], Float[Tensor, " n"], Float[Tensor, " n"]
+    ]:
+        """Values in the target's space, mask, and the quantiles of each image; the mask of an image
+        whose depth is all the same is empty."""
         in_range = self._in_range(batch)
-        near_m, far_m = quantile_range(batch.depth_m, in_range)
-        return in_range & (far_m > near_m)[:, None, None], near_m, far_m
+        values = self.values.of_depth(batch.depth_m)
+        low, high = quantile_range(values, in_range, self.values.low, self.values.high)
+        return values, in_range & (high > low)[:, None, None], low, high

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from e2eft.config import TaskName
 from e2eft.images.resize import resize_normals
 from e2eft.tasks.labels import STRIP_ROWS, LabelCodec, Pipeline
 
 if TYPE_CHECKING:
+    from e2eft.config import TaskName
     from e2eft.geometry.normals import Axes
     from e2eft.views.gallery import GalleryFigure
 
@@ -21,7 +21,7 @@ class NormalsLabels(LabelCodec):
 
     name: ClassVar[TaskName] = "normals"
     ndim = 3
-    conventions: ClassVar[dict[str, str]] = {
+    stated: ClassVar[dict[str, str]] = {
         "kind": "normals",
         "encoding": "uint8: n = value / 127.5 - 1",
         "convention": "unit vectors facing the camera",

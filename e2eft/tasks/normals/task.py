@@ -16,7 +16,9 @@ from e2eft.geometry.normals import (
     convert_axes,
     normalize,
 )
+from e2eft.losses import Angular, NormalsFit, summed
 from e2eft.metrics.normals import angular_summary
+from e2eft.tasks import TaskSettings
 from e2eft.tasks.base import Batch
 
 IMAGE_AXES: Axes = "right-up-viewer"
@@ -28,9 +30,9 @@ The paper's own models have x the other way round ("left-up-viewer").
 NORMALIZE_EPS = 1e-5
 
 
-def build(*, max_depth_m: float) -> AngularNormals:
+def build(settings: TaskSettings) -> AngularNormals:
     """See `e2eft.tasks.get_task`; a frame's own depth says where normals are supervised."""
-    return AngularNormals()
+    return AngularNormals(losses=cast("tuple[Angular, ...]", settings.losses) or (Angular(),))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class AngularNormals:
 
     image_axes: Axes = IMAGE_AXES
     full_z_range: bool = True
+    losses: tuple[Angular, ...] = (Angular(),)
 
     @property
     def name(self) -> str:
@@ -59,7 +62,7 @@ class AngularNormals:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return ("normals", "depth")
+        return tuple(dict.fromkeys(name for loss in self.losses for name in loss.modalities))
 
     def read_from(self, axes: str, full_z_range: bool) -> AngularNormals:
         """The same for a model whose image holds normals otherwise."""
@@ -80,7 +83,8 @@ class AngularNormals:
         return image.where(mask[:, None], 0), mask
 
     def loss(self, prediction: Float[Tensor, "n 3 h w"], batch: Batch) -> Float[Tensor, ""]:
-        """Mean angular error in radians (the paper's L_N).
+        """The sum of the task's losses; alone, `Angular` is the mean angular error in radians (the
+        paper's L_N).
 
         The paper takes the arccos; for the form taken here see `angular_error`.
         """
@@ -89,8 +93,7 @@ class AngularNormals:
             dtype = torch.promote_types(prediction.dtype, torch.float32)
             prediction = prediction.to(dtype).where(mask[:, None], 0)
             target = batch.normals_cam.to(dtype).where(mask[:, None], 0)
-            error_rad = angular_error(prediction, target)
-            return error_rad.where(mask, 0).sum() / mask.sum().clamp(min=1)
+            return summed(self.losses, NormalsFit(angular_error(prediction, target), mask))
 
     @torch.no_grad()
     def errors(

@@ -82,7 +82,7 @@ def test_it_is_labelled_indexed_read_and_shown(toy: str, labelled: Artifact) -> 
         assert exact.dtype == np.float32 and exact.shape == (48, 64) and exact.std() > 0
         np.testing.assert_allclose(picture, exact, atol=0.51 / 255)
     page = labelled.store.read("gallery.html").decode()
-    assert page.count("data-label=shading") == 3 and page.count("dark to bright") == 3
+    assert page.count('data-label="shading"') == 3 and page.count("dark to bright") == 3
     assert 'value="brightness"' in page and "<td>0 dark, 1 bright</td>" in page
 
 
