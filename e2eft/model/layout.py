@@ -1,4 +1,4 @@
-"""Writing the diffusers folder layout, component by component.
+"""Diffusers models as weights and as folders, component by component.
 
 The libraries' own `save_pretrained` writes on one rank only where torch.distributed is initialized,
 which a worker that writes to its own disk must not depend on.
@@ -21,6 +21,15 @@ def _save_weights(module: Any, path: Path, dtype: torch.dtype) -> None:
         for name, tensor in module.state_dict().items()
     }
     save_file(state, path, metadata={"format": "pt"})
+
+
+def with_weights(module: Any, weights: dict[str, torch.Tensor]) -> Any:
+    """A diffusers model of this architecture with these weights: a trained one's parameters may be
+    in bf16, or partitioned over the ranks."""
+    with torch.device("meta"):
+        fresh = type(module).from_config(module.config)
+    fresh.load_state_dict(weights, assign=True)
+    return fresh
 
 
 def save_diffusers(module: Any, folder: Path, dtype: torch.dtype = torch.float32) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from e2eft.model.backbones.base import Recognized
 from e2eft.model.card import CARD_NAME
 from e2eft.model.components import INDEX
 from e2eft.model.hub import ModelError
-from e2eft.model.recognition import Recognized, recognize
+from e2eft.model.recognition import recognize
 from e2eft.model.source import ModelSource, find_model
 
 LEFT_BY_LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
