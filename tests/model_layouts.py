@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from e2eft.model.backbones.sd_unet import widen_conv_in
+from e2eft.model.backbones.sd_unet import widen_conv_in, write_model_index
 from e2eft.model.backbones.sd_unet_layout import LAYOUT
 from e2eft.model.blank import blank_unet, blank_vae, stable_diffusion_2_scheduler, write_blank_model
 from e2eft.model.card import CARD_NAME, ModelCard
-from e2eft.model.layout import DIFFUSERS_WEIGHTS, save_diffusers, write_model_index
+from e2eft.model.layout import DIFFUSERS_WEIGHTS, save_diffusers
 from tests.tiny_models import edit_json
 
 SD, MARIGOLD = "StableDiffusionPipeline", "MarigoldDepthPipeline"

@@ -83,6 +83,9 @@ def page(found: dict[str, dict[str, tuple[str, str]]]) -> str:
         "counts instead: " + ", ".join(f"`{name}`" for name in ModelCard("depth").as_json()) + ".",
         "Steps, spacing and size are the model's own unless a flag says otherwise.",
         "",
+        "FLUX.2 klein with a card and its embedded prompt is taken as `--model` and not as",
+        "`--base`: see [extending/backbone.md](extending/backbone.md).",
+        "",
         f"What is refused for what it is, is told what is taken: {TAKEN}.",
     ]
     for section, rows in found.items():

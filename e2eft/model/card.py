@@ -39,6 +39,8 @@ class ModelCard:
     processing_size: longest image side in pixels it was trained at; 0: each image's own.
     axes: of normals, in the decoded image. full_z_range: whether that holds all of z in [-1, 1], or
     its half [0, 1] drawn out to that.
+    predicts: of a flow-matching model, what it was trained to give instead of the flow: the clean
+    latent (`sample`), or what the image's latent has over that (`residual`).
     """
 
     task: Literal["depth", "normals", "image"]
@@ -50,6 +52,7 @@ class ModelCard:
     processing_size: Annotated[int, AfterValidator(_size)] = 0
     axes: LabelsAxes = "right-up-viewer"
     full_z_range: bool = True
+    predicts: Literal["", "sample", "residual"] = ""
 
     @classmethod
     def of(cls, content: Any, where: str) -> "ModelCard":
@@ -73,7 +76,9 @@ class ModelCard:
             raise ModelError(f"{where}: {'; '.join(map(_said, error.errors()))}") from None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without a field that came later where it says nothing, so that digests stay."""
+        content = asdict(self)
+        return content if self.predicts else {k: v for k, v in content.items() if k != "predicts"}
 
     def digest(self) -> str:
         """SHA-256 of what it says, however that is written, hexadecimal."""

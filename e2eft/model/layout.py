@@ -5,6 +5,7 @@ which a worker that writes to its own disk must not depend on.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,8 @@ def save_transformers(module: Any, folder: Path, dtype: torch.dtype = torch.floa
     _save_weights(module, folder / TRANSFORMERS_WEIGHTS, dtype)
 
 
-def write_model_index(folder: Path, pipeline: str, **settings: Any) -> None:
-    """Writes `model_index.json`: which pipeline the folder is for, and its parts."""
-    index: dict[str, Any] = {
-        "_class_name": pipeline,
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        **settings,
-    }
-    if pipeline == "StableDiffusionPipeline":
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+def write_index(folder: Path, pipeline: str, parts: Mapping[str, Any], **settings: Any) -> None:
+    """Writes `model_index.json`: which pipeline the folder is for, its parts, and what else that
+    reads from there."""
+    index = {"_class_name": pipeline, **parts, **settings}
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))

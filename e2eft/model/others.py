@@ -11,8 +11,8 @@ POINTER = "version https://git-lfs.github.com/spec/"
 HEAD_BYTES = 1 << 20
 """Of a file of weights, which hold the names of any model's tensors."""
 TAKEN = (
-    "taken are Stable Diffusion 1 and 2, Marigold's depth and normals models, those of E2E-FT, and "
-    "what `e2eft train` makes, as folders in diffusers' layout"
+    "taken are Stable Diffusion 1 and 2, Marigold's depth and normals models, those of E2E-FT, "
+    "what `e2eft train` makes, and FLUX.2 klein with a card, as folders in diffusers' layout"
 )
 
 _PIPELINES: tuple[tuple[str, str], ...] = (

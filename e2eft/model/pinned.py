@@ -248,7 +248,9 @@ def require_task(model: PinnedModel, task: str) -> None:
             f"use the recipe for {model.card.task}"
         )
     if model.card.task == "image" and not model.sees_image:
+        taken = layout(model.source.backbone)
+        trained = "fine-tune it first: e2eft train" if taken.training else "nor is it a base model"
         raise ModelError(
-            f"model {model.name!r} is a plain image model (its UNet does not see an image); "
-            "fine-tune it first: e2eft train"
+            f"model {model.name!r} is a plain image model (its {taken.denoiser_noun} does not see "
+            f"an image); {trained}"
         )

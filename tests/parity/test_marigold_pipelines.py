@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from e2eft.config import InitialLatent, ModelConfig
-from e2eft.model.backbones.sd_unet import widen_conv_in
+from e2eft.model.backbones.sd_unet import widen_conv_in, write_model_index
 from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.estimator import Estimator
 from e2eft.model.hub import ModelError
 from e2eft.model.inference import pad_to_multiple
-from e2eft.model.layout import save_diffusers, write_model_index
+from e2eft.model.layout import save_diffusers
 from e2eft.model.prediction import initial_latent
 from e2eft.model.pretrained import export_model, load_estimator
 from e2eft.model.source import find_model, recognized

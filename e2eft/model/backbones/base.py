@@ -68,6 +68,8 @@ class Layout(Protocol):
     """As in the table of backbones."""
     denoiser: str
     """The component that makes latents."""
+    denoiser_noun: str
+    """What it is, for a person."""
     components: tuple[str, ...]
     """Folders whose files loading may read."""
     files: Mapping[str, str]

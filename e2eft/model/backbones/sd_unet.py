@@ -18,7 +18,7 @@ from e2eft.model.codec import Codec, ScaledCodec
 from e2eft.model.components import require_factor
 from e2eft.model.estimator import Estimator
 from e2eft.model.hub import ModelError
-from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
+from e2eft.model.layout import save_diffusers, save_transformers, write_index
 from e2eft.model.libraries import (
     AutoencoderKL,
     CLIPTextModel,
@@ -302,6 +302,21 @@ def widen_conv_in(unet: UNet2DConditionModel, halving: ConvInHalving) -> UNet2DC
     unet.conv_in = new.to(old.weight.dtype)
     unet.register_to_config(in_channels=new.in_channels)
     return unet
+
+
+def write_model_index(folder: Path, pipeline: str, **settings: Any) -> None:
+    """Writes `model_index.json` of a model with Stable Diffusion's parts."""
+    parts: dict[str, Any] = {
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        **settings,
+    }
+    if pipeline == IMAGE_PIPELINE:
+        parts |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+    write_index(folder, pipeline, parts)
 
 
 def _pipeline_of(card: ModelCard) -> tuple[str, dict[str, Any]]:

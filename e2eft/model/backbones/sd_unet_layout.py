@@ -66,7 +66,7 @@ class Scheduling:
 
 class StableDiffusionLayout(Layout):
     name = NAME
-    denoiser = "unet"
+    denoiser, denoiser_noun = "unet", "UNet"
     components = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
     files: Mapping[str, str] = {}
     pipelines = (*_IMAGE_PIPELINES, *_TASKS)
@@ -95,6 +95,7 @@ class StableDiffusionLayout(Layout):
         _check_target(folder, pipeline, index)
         note = ""
         if card is not None:
+            _check_card(folder, card)
             what = f"a model with a card, of {card.task}"
         else:
             what, card, note = _implied(folder, pipeline, index, takes > latent, scheduling)
@@ -281,6 +282,14 @@ def check_tokenizer(folder: Folder) -> None:
     path = "tokenizer/merges.txt"
     if folder.text(path) is None:
         raise folder.broken(path, f"{path} is missing; copy the whole folder again")
+
+
+def _check_card(folder: Folder, card: ModelCard) -> None:
+    if card.predicts:
+        raise ModelError(
+            f"model {folder.name!r}: its card says predicts {card.predicts!r}, but of Stable "
+            "Diffusion's models the scheduler says what they predict; leave it out"
+        )
 
 
 def _check_target(folder: Folder, pipeline: str, index: dict[str, Any]) -> None:

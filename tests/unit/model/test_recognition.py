@@ -135,6 +135,11 @@ def test_a_byte_order_mark_is_no_part_of_a_card_or_an_index() -> None:
     assert found({CARD_NAME: card}).card.steps == found({}, card).card.steps == 3
 
 
+def test_what_stable_diffusion_predicts_its_scheduler_says() -> None:
+    with pytest.raises(ModelError, match="its card says predicts 'residual', but of Stable"):
+        found({}, '{"task": "depth", "predicts": "residual"}')
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_a_quantized_part_is_named(part: str) -> None:
     for quantized, method in (

@@ -52,12 +52,12 @@ def test_it_is_the_architecture_of_the_paper(unet: Any, vae: Any) -> None:
 
 @torch.no_grad()
 def test_it_takes_the_image_once_widened_and_gives_an_image(unet: Any, vae: Any) -> None:
+    schedule = NoiseSchedule.of(stable_diffusion_2_scheduler())
     with torch.device("meta"):
         widened = widen_conv_in(unet, "weight-and-bias")
         assert count(widened) == UNET_PARAMETERS + CONV_IN_PARAMETERS_MORE
         assert check_channels("stable-diffusion-2", widened.config, vae.config) == (8, 4)
         latent, context = torch.empty(1, 4, 60, 80), torch.empty(1, 2, CONTEXT_WIDTH)
-        schedule = NoiseSchedule.of(stable_diffusion_2_scheduler())
         call = UNetCall(context, schedule.time)
         codec = StableDiffusionCodec(vae)
         estimator = Estimator(codec, widened, call, schedule, ModelCard("depth"))
