@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from e2eft.model.backbones.sd_unet import widen_conv_in, write_model_index
+from e2eft.model.backbones.sd_unet_layout import LAYOUT
 from e2eft.model.blank import blank_unet, blank_vae, stable_diffusion_2_scheduler, write_blank_model
 from e2eft.model.card import CARD_NAME, ModelCard
-from e2eft.model.layout import DIFFUSERS_WEIGHTS, save_diffusers, write_model_index
-from e2eft.model.pinned import COMPONENTS
-from e2eft.model.pretrained import widen_conv_in
+from e2eft.model.layout import DIFFUSERS_WEIGHTS, save_diffusers
 from tests.tiny_models import edit_json
 
 SD, MARIGOLD = "StableDiffusionPipeline", "MarigoldDepthPipeline"
@@ -46,7 +46,7 @@ class Parts:
         """A folder for a pipeline; `parts` come in the place of the blank model's: an object of
         diffusers, whose configuration alone is written, or None for a part that is not there."""
         folder.mkdir(parents=True)
-        for component in COMPONENTS:
+        for component in LAYOUT.components:
             if component not in parts:
                 root = self.wide if wide and component == "unet" else self.base
                 (folder / component).symlink_to(root / component)

@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 from e2eft.config import ModelConfig
+from e2eft.model import backbones
 from e2eft.model.card import ModelCard
 from e2eft.model.hub import ModelError
 from e2eft.model.others import TAKEN
 from e2eft.model.pinned import pin_model, require_all_weights, require_task
 from e2eft.model.pretrained import load_estimator
-from e2eft.model.recognition import require_input
 from e2eft.model.source import find_model, recognized_at
 from tests.model_layouts import SECTIONS, Parts
 
@@ -39,7 +39,9 @@ def trained(name: str) -> str:
     """What `train --base` makes of it."""
     try:
         found = recognized_at(name)
-        require_input(name, found, ModelConfig(), conditional=True)
+        backbones.layout(found.backbone).require_trainable(
+            name, found, ModelConfig(), conditional=True
+        )
         source = find_model(name)
         require_all_weights(source)
         load_estimator(source, ModelConfig())
@@ -80,6 +82,9 @@ def page(found: dict[str, dict[str, tuple[str, str]]]) -> str:
         "What a folder does not say by itself is in its card, `e2eft.json`; `--model-card FILE`",
         "counts instead: " + ", ".join(f"`{name}`" for name in ModelCard("depth").as_json()) + ".",
         "Steps, spacing and size are the model's own unless a flag says otherwise.",
+        "",
+        "FLUX.2 klein with a card and its embedded prompt is taken as `--model` and not as",
+        "`--base`: see [extending/backbone.md](extending/backbone.md).",
         "",
         f"What is refused for what it is, is told what is taken: {TAKEN}.",
     ]

@@ -286,7 +286,7 @@ def find_base_models(context: PlainContext, config: TrainConfig, folder: Path) -
     try:
         with base.base_model(config.base) as source:
             load_estimator(source, config.model)
-            left = {"folder": source.unet}
+            left = {"folder": source.root}
             dist.barrier()
     except E2eftError as error:
         left = {"error": as_json(error)}

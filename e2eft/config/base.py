@@ -14,7 +14,8 @@ from e2eft.config.choices import written
 from e2eft.secrets import shown
 
 VAE_FACTOR = 8
-"""Every supported base model's VAE maps an 8 x 8 pixel block to one latent."""
+"""The smallest factor of the supported backbones' VAEs, for what a configuration alone must tell;
+which sizes a model takes, its codec says."""
 
 MAX_PROCESSING_PX = 4096
 """Longest side at which a model is to see an image, whoever asks for it."""

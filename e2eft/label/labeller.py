@@ -166,7 +166,7 @@ def _on_this_machine(model: ShippedModel) -> tuple[ModelSource, Path | None]:
             target = inside(folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(memoryview(ray.get(content)))
-        source = replace(model.source, unet=str(folder), shared=str(folder))
+        source = replace(model.source, root=str(folder), shared=str(folder))
         if digest_files(model_files(source)) != model.digest:
             raise ModelError(f"model {model.source.name!r} arrived damaged")
     except BaseException:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from e2eft.model.layout import save_diffusers, save_transformers, write_model_index
+from e2eft.model.backbones.sd_unet import write_model_index
+from e2eft.model.layout import save_diffusers, save_transformers
 from e2eft.model.libraries import (
     AutoencoderKL,
     CLIPTextConfig,

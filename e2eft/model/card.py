@@ -42,6 +42,8 @@ class ModelCard:
     depth_target: what depth is predicted as; of other tasks, and of cards that do not say, linear.
     axes: of directions, in the decoded image. full_z_range: whether that holds all of z in [-1, 1],
     or its half [0, 1] drawn out to that.
+    predicts: of a flow-matching model, what it was trained to give instead of the flow: the clean
+    latent (`sample`), or what the image's latent has over that (`residual`).
     """
 
     task: Literal[TaskName, "image"]
@@ -54,6 +56,7 @@ class ModelCard:
     depth_target: Annotated[DepthTarget, Field(discriminator="kind")] = LINEAR
     axes: LabelsAxes = "right-up-viewer"
     full_z_range: bool = True
+    predicts: Literal["", "sample", "residual"] = ""
 
     @classmethod
     def of(cls, content: Any, where: str) -> "ModelCard":
@@ -77,9 +80,11 @@ class ModelCard:
             raise ModelError(f"{where}: {'; '.join(map(_said, error.errors()))}") from None
 
     def as_json(self) -> dict[str, Any]:
+        """Without a field that came later where it says nothing, so that digests stay."""
         content = asdict(self)
-        if self.depth_target == LINEAR:  # as all were before there were others
-            del content["depth_target"]
+        for name, nothing in (("depth_target", LINEAR), ("predicts", "")):
+            if getattr(self, name) == nothing:
+                del content[name]
         return content
 
     def digest(self) -> str:

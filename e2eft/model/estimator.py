@@ -4,30 +4,34 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from e2eft.config import InitialLatent, SamplingConfig, Spacing
+from e2eft.model.backbones.base import DenoiserCall
 from e2eft.model.card import ModelCard
 from e2eft.model.codec import Codec
-from e2eft.model.prediction import NoiseSchedule, initial_latent
+from e2eft.model.prediction import Schedule, initial_latent
+from e2eft.model.times import Sigma
 
 
 class Estimator:
-    """Codec + denoiser + conditioning + parametrization + frozen text context, each a part of its
-    own.
+    """Codec + denoiser + how that is called + its forward process, each a part of its own.
 
-    The image's latent comes first in the concatenation, then the target's. Nothing outside this
-    room knows that the denoiser is a UNet. A trained wrapper (DeepSpeed's engine) may be put in its
-    place.
+    Latents are `[n c h w]` here and outside, whatever the denoiser makes of them. A trained wrapper
+    (DeepSpeed's engine) may be put in the denoiser's place.
     """
 
     def __init__(
-        self, codec: Codec, denoiser: Any, schedule: NoiseSchedule, context: Tensor, card: ModelCard
+        self, codec: Codec, denoiser: Any, call: DenoiserCall, schedule: Schedule, card: ModelCard
     ) -> None:
-        self.codec, self.denoiser, self.schedule = codec, denoiser, schedule
-        self.context: Float[Tensor, "1 tokens width"] = context
+        self.codec, self.denoiser, self.call, self.schedule = codec, denoiser, call, schedule
         self.card = card
+
+    @property
+    def context(self) -> Float[Tensor, "1 tokens width"]:
+        """The frozen text context."""
+        return self.call.context
 
     @property
     def device(self) -> torch.device:
@@ -36,35 +40,30 @@ class Estimator:
     def to(self, device: torch.device | str) -> "Estimator":
         self.codec.to(device)
         self.denoiser.to(device)
-        self.context = self.context.to(device)
+        self.call = self.call.to(device)
         self.schedule = self.schedule.to(device)
         return self
 
     def denoise(
-        self, latents: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+        self,
+        image_latent: Float[Tensor, "n c h w"] | None,
+        x_t: Float[Tensor, "n c h w"] | None,
+        sigma: Sigma,
     ) -> Float[Tensor, "n c h w"]:
-        """The denoiser's raw output in fp32. Timesteps stay integers under any precision."""
-        dtype = next(self.denoiser.parameters()).dtype
-        context = self.context.to(dtype).expand(len(latents), -1, -1)
-        output = self.denoiser(
-            latents.to(dtype), t, encoder_hidden_states=context, return_dict=False
-        )
-        return output[0].float()
-
-    def conditioned(
-        self, image_latent: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"] | None
-    ) -> Tensor:
-        """The denoiser's input: the image's latent, then the target's (if it takes one)."""
-        return image_latent if x_t is None else torch.cat([image_latent, x_t], dim=1)
+        """The denoiser's raw output in fp32; one of image and x_t may be missing."""
+        return self.call(self.denoiser, image_latent, x_t, sigma)
 
     def one_step(
-        self, image_latent: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"] | None, t: int
+        self,
+        image_latent: Float[Tensor, "n c h w"],
+        x_t: Float[Tensor, "n c h w"] | None,
+        sigma: float,
     ) -> Float[Tensor, "n c h w"]:
-        """The clean latent that the denoiser predicts at timestep t. Differentiable."""
-        steps = torch.full((len(image_latent),), t, device=image_latent.device, dtype=torch.long)
-        output = self.denoise(self.conditioned(image_latent, x_t), steps)
-        start = torch.zeros_like(output) if x_t is None else x_t
-        return self.schedule.clean_latent(output, start, steps)
+        """The clean latent that the denoiser predicts at a time. Differentiable."""
+        sigmas = torch.full((len(image_latent),), sigma, device=image_latent.device)
+        output = self.denoise(image_latent, x_t, sigmas)
+        start = self.call.start(image_latent, output) if x_t is None else x_t
+        return self.schedule.clean_latent(output, start, sigmas, image_latent)
 
     def latent(
         self,
@@ -75,7 +74,7 @@ class Estimator:
         initial: InitialLatent = "zeros",
         seeds: list[int] | None = None,
     ) -> Float[Tensor, "n c hl wl"]:
-        """The clean latent after `steps` deterministic DDIM steps. Gradients flow to the denoiser
+        """The clean latent after `steps` deterministic steps. Gradients flow to the denoiser
         only."""
         with torch.no_grad():
             image_latent = self.codec.encode(rgb)
@@ -96,15 +95,16 @@ class Estimator:
         shape = (self.codec.channels, height, width)
         x_t = initial_latent(initial, shape, seeds)
         x_t = None if x_t is None else x_t.to(image_latent, non_blocking=True)
-        grid = self.schedule.timesteps(steps, spacing)
+        grid = self.schedule.sigmas(steps, spacing)
         if x_t is None and steps > 1:
             raise ValueError("initial latent 'none' allows one step only")
         clean = self.one_step(image_latent, x_t, grid[0])
-        for t, t_next in pairwise(grid):
+        for sigma, sigma_next in pairwise(grid):
             assert x_t is not None
-            pair = [torch.full((len(image_latent),), s, device=clean.device) for s in (t, t_next)]
+            both = (sigma, sigma_next)
+            pair = [torch.full((len(image_latent),), s, device=clean.device) for s in both]
             x_t = self.schedule.ddim_step(clean, x_t, *pair)
-            clean = self.one_step(image_latent, x_t, t_next)
+            clean = self.one_step(image_latent, x_t, sigma_next)
         return clean
 
     def __call__(

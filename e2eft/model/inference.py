@@ -73,7 +73,7 @@ def _predict_equal(
     stacked = torch.from_numpy(np.stack([images[number].rgb for number in chunk]))
     rgb = stacked.to(estimator.device).permute(0, 3, 1, 2).float() / 127.5 - 1
     height, width = rgb.shape[-2:]
-    padded = pad_to_multiple(rgb, estimator.codec.factor)
+    padded = pad_to_multiple(rgb, estimator.codec.size_multiple)
     made = estimator.run(padded, sampling, [images[number].seed for number in chunk])
     columns = task.label(task.decode(made[..., :height, :width]))
     return next(iter(columns.values()))

@@ -1,10 +1,11 @@
-"""Writing the diffusers folder layout, component by component.
+"""Diffusers models as weights and as folders, component by component.
 
 The libraries' own `save_pretrained` writes on one rank only where torch.distributed is initialized,
 which a worker that writes to its own disk must not depend on.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ def _save_weights(module: Any, path: Path, dtype: torch.dtype) -> None:
         for name, tensor in module.state_dict().items()
     }
     save_file(state, path, metadata={"format": "pt"})
+
+
+def with_weights(module: Any, weights: dict[str, torch.Tensor]) -> Any:
+    """A diffusers model of this architecture with these weights: a trained one's parameters may be
+    in bf16, or partitioned over the ranks."""
+    with torch.device("meta"):
+        fresh = type(module).from_config(module.config)
+    fresh.load_state_dict(weights, assign=True)
+    return fresh
 
 
 def save_diffusers(module: Any, folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -42,17 +52,8 @@ def save_transformers(module: Any, folder: Path, dtype: torch.dtype = torch.floa
     _save_weights(module, folder / TRANSFORMERS_WEIGHTS, dtype)
 
 
-def write_model_index(folder: Path, pipeline: str, **settings: Any) -> None:
-    """Writes `model_index.json`: which pipeline the folder is for, and its parts."""
-    index: dict[str, Any] = {
-        "_class_name": pipeline,
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        **settings,
-    }
-    if pipeline == "StableDiffusionPipeline":
-        index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+def write_index(folder: Path, pipeline: str, parts: Mapping[str, Any], **settings: Any) -> None:
+    """Writes `model_index.json`: which pipeline the folder is for, its parts, and what else that
+    reads from there."""
+    index = {"_class_name": pipeline, **parts, **settings}
     (folder / "model_index.json").write_text(json.dumps(index, indent=1))

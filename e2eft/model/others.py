@@ -11,8 +11,8 @@ POINTER = "version https://git-lfs.github.com/spec/"
 HEAD_BYTES = 1 << 20
 """Of a file of weights, which hold the names of any model's tensors."""
 TAKEN = (
-    "taken are Stable Diffusion 1 and 2, Marigold's depth and normals models, those of E2E-FT, and "
-    "what `e2eft train` makes, as folders in diffusers' layout"
+    "taken are Stable Diffusion 1 and 2, Marigold's depth and normals models, those of E2E-FT, "
+    "what `e2eft train` makes, and FLUX.2 klein with a card, as folders in diffusers' layout"
 )
 
 _PIPELINES: tuple[tuple[str, str], ...] = (
@@ -62,13 +62,17 @@ _LONE = {
 }
 
 
-def kind_of(index: dict[str, Any]) -> str:
-    """What the model of this `model_index.json` is, if it is known to be something else; or ""."""
+def kind_of(index: dict[str, Any], denoiser: str, pipelines: Collection[str]) -> str:
+    """What the model of this `model_index.json` is, if it is known to be something else; or "".
+
+    Args:
+        denoiser, pipelines: of the backbone that the index names; see `e2eft.model.backbones`.
+    """
     name = str(index.get("_class_name", ""))
     for pattern, what in _PIPELINES:
-        if re.search(pattern, name):
+        if name not in pipelines and re.search(pattern, name):
             return f"{what} ({name})"
-    if "transformer" in index:
+    if "transformer" in index and denoiser != "transformer":
         return f"{_TRANSFORMERS} ({name})"
     if any("Onnx" in str(part) for part in index.values()):
         return f"an ONNX export ({name})"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from e2eft.artifacts import MANIFEST, Parent, entries, load_artifact
+from e2eft.model.backbones import DEFAULT, layout, name_read
+from e2eft.model.backbones.base import Layout
 from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.components import INDEX
 from e2eft.model.hub import ModelError, commit_of, fetched, pinned
@@ -18,6 +20,7 @@ from e2eft.model.source import (
     find_model,
     fixed,
     locate_model,
+    reader,
     recognized,
 )
 from e2eft.model.weights import STEMS, is_read, no_weights, require_weights, variant_of
@@ -26,7 +29,6 @@ from e2eft.walk import digest_files, digest_lines, walk_files
 
 log = logging.getLogger(__name__)
 
-COMPONENTS = ("unet", "vae", "scheduler", "tokenizer", "text_encoder")
 ROOT_FILES = (INDEX, CARD_NAME)
 
 
@@ -36,8 +38,8 @@ class PinnedModel:
 
     name: as it was asked for; uri: what that was resolved to, e.g. a registered version, or a
     commit of the hub; digest: SHA-256 over its files' names and digests; card: what counts, which
-    may be another than its own; sees_image: whether its UNet has channels for an image's latent
-    beside the target's; timesteps: of its noise schedule.
+    may be another than its own; sees_image: whether its denoiser has room for an image's latent
+    beside the target's; timesteps: the most steps it can be run in.
     """
 
     name: str
@@ -56,14 +58,15 @@ def model_files(source: ModelSource) -> dict[str, Path]:
         StorageError: for links that lead nowhere or in circles, and folders that may not be read.
     """
     files: dict[str, Path] = {}
-    for component in COMPONENTS:
+    taken = layout(source.backbone)
+    for component in taken.components:
         root = Path(source.of(component)["pretrained_model_name_or_path"])
         if (root / component).is_dir():
             files |= {
                 f"{component}/{file.name}": file.path for file in walk_files(root / component)
             }
-    for name in ROOT_FILES:
-        if (path := Path(source.unet, name)).is_file():
+    for name in (*ROOT_FILES, *taken.files):
+        if (path := Path(source.root, name)).is_file():
             files[name] = path
     return files
 
@@ -89,7 +92,7 @@ def as_input(name: str, role: str) -> Parent:
         if "://" in name:
             return Parent(role, name, _stored_digest(store, folder))
     source = find_model(name)
-    if not Path(source.unet).is_dir():
+    if not Path(source.root).is_dir():
         with suppress(ModelError):
             return Parent(role, name, commit_of(name))
         return Parent(role, name, "")
@@ -108,14 +111,23 @@ def files_digest(uri: str) -> str:
     store, folder = locate_model(uri)
     if not store.exists(MANIFEST):
         return _stored_digest(store, folder)
+    taken = _layout_at(store, folder)
     files = load_artifact(uri, MODEL_KIND).files
     named = {file.called.removeprefix(f"{MODEL_FOLDER}/"): file.sha256 for file in files}
-    return digest_lines({name: digest for name, digest in named.items() if _is_read(name)})
+    return digest_lines({name: digest for name, digest in named.items() if _is_read(taken, name)})
 
 
-def _is_read(name: str) -> bool:
-    """Whether loading a model may read this file of it."""
-    return name.split("/")[0] in COMPONENTS or name in ROOT_FILES
+def _layout_at(store: Store, folder: str) -> Layout:
+    """Of the model in a folder of a store."""
+    try:
+        return layout(name_read(reader(store.uri, store, folder)(INDEX)))
+    except ModelError:
+        return layout(DEFAULT)
+
+
+def _is_read(taken: Layout, name: str) -> bool:
+    """Whether loading a model of this layout may read this file of it."""
+    return name.split("/")[0] in taken.components or name in (*ROOT_FILES, *taken.files)
 
 
 def content_digest(model: Parent) -> str:
@@ -128,9 +140,10 @@ def content_digest(model: Parent) -> str:
 
 def _stored_digest(store: Store, folder: str) -> str:
     """What `digest_files` gives of a model's `model_files` once they are on this machine."""
+    taken = _layout_at(store, folder)
     base = f"{folder}/" if folder else ""
     names = sorted(path[len(base) :] for path, _ in store.list(base) if not path.endswith("/"))
-    wanted = [name for name in names if _is_read(name)]
+    wanted = [name for name in names if _is_read(taken, name)]
     read = entries(store, [f"{base}{name}" for name in wanted])
     return digest_lines({name: entry.sha256 for name, entry in zip(wanted, read, strict=True)})
 
@@ -150,9 +163,9 @@ def pin_model(name: str, uri: str, location: str, scratch: Path, card: str = "")
     """
     source = replace(fixed(find_model(location, scratch)), name=name, card=card)
     found = recognized(source)
-    if not Path(source.unet).is_dir():
+    if not Path(source.root).is_dir():
         source = brought_here(source)
-        uri = pinned(location, Path(source.unet).name)  # The folder is called by the commit.
+        uri = pinned(location, Path(source.root).name)  # The folder is called by the commit.
     files = model_files(source)
     require_all_weights(source)
     if found.note:
@@ -162,29 +175,43 @@ def pin_model(name: str, uri: str, location: str, scratch: Path, card: str = "")
 
 
 def require_all_weights(source: ModelSource) -> None:
-    """Raises ModelError if the weights of a model on this machine are not all there and whole."""
-    for component in STEMS:
+    """Raises ModelError if the weights of a model on this machine are not all there and whole, or
+    if a file is missing that its backbone needs beside them."""
+    taken = layout(source.backbone)
+    for component in _weighted(taken):
         folder = source.folder(component)
         assert folder is not None, "it is on the hub"
         require_weights(source.name, component, folder)
+    for name, what in taken.files.items():
+        if not Path(source.root, name).is_file():
+            raise ModelError(f"model {source.name!r}: its {name} is missing, {what}")
 
 
-def brought_here(source: ModelSource, parts: Collection[str] = tuple(STEMS)) -> ModelSource:
+def _weighted(taken: Layout) -> tuple[str, ...]:
+    """The components that have weights."""
+    return tuple(component for component in taken.components if component in STEMS)
+
+
+def brought_here(source: ModelSource, parts: Collection[str] | None = None) -> ModelSource:
     """The same model, in this machine's cache if it was on the hub.
 
     Args:
-        parts: components whose weights are needed.
+        parts: components whose weights are needed; None: all.
 
     Raises:
         ModelError: if neither the hub nor the cache has it, or if it has no weights that are read.
     """
-    if Path(source.unet).is_dir():
+    if Path(source.root).is_dir():
         return source
-    folder = str(fetched(source.repository, lambda files: _wanted(source.name, files, parts)))
-    return replace(source, unet=folder, shared=folder, revision="")
+    taken = layout(source.backbone)
+    needed = _weighted(taken) if parts is None else parts
+    folder = str(
+        fetched(source.repository, lambda files: _wanted(source.name, taken, files, needed))
+    )
+    return replace(source, root=folder, shared=folder, revision="")
 
 
-def _wanted(name: str, files: list[str], parts: Collection[str]) -> list[str]:
+def _wanted(name: str, taken: Layout, files: list[str], parts: Collection[str]) -> list[str]:
     """Which files of a model of the hub are fetched."""
     variants: dict[str, str] = {}
     for component in parts:
@@ -193,12 +220,13 @@ def _wanted(name: str, files: list[str], parts: Collection[str]) -> list[str]:
         if variant is None:
             raise no_weights(name, component, names)
         variants[component] = variant
-    return [file for file in files if file in ROOT_FILES or _is_wanted(file, variants)]
+    at_root = (*ROOT_FILES, *taken.files)
+    return [file for file in files if file in at_root or _is_wanted(taken, file, variants)]
 
 
-def _is_wanted(file: str, variants: dict[str, str]) -> bool:
+def _is_wanted(taken: Layout, file: str, variants: dict[str, str]) -> bool:
     component, _, name = file.rpartition("/")
-    if component not in COMPONENTS:
+    if component not in taken.components:
         return False
     if component in STEMS and name != "config.json":
         return component in variants and is_read(component, name, variants[component])
@@ -220,7 +248,9 @@ def require_task(model: PinnedModel, task: str) -> None:
             f"use the recipe for {model.card.task}"
         )
     if model.card.task == "image" and not model.sees_image:
+        taken = layout(model.source.backbone)
+        trained = "fine-tune it first: e2eft train" if taken.training else "nor is it a base model"
         raise ModelError(
-            f"model {model.name!r} is a plain image model (its UNet does not see an image); "
-            "fine-tune it first: e2eft train"
+            f"model {model.name!r} is a plain image model (its {taken.denoiser_noun} does not see "
+            f"an image); {trained}"
         )

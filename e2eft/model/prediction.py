@@ -1,147 +1,107 @@
-"""What a denoiser's output means: pure functions of latents, timesteps and the noise schedule.
+"""The forward process of a denoiser, and where its first x_t comes from.
 
-Notation: x_t = a_t x_0 + s_t noise with a_t = sqrt(alpha_bar_t) and s_t = sqrt(1 - alpha_bar_t).
-All of it is fp32 whatever the denoiser's precision: a bf16 999 is 1000, and a_999 of Stable
-Diffusion is 0.068.
+Notation: x_t = a x_0 + s noise at a time sigma in [0, 1]. All of it is fp32 whatever the denoiser's
+precision: a at the last timestep of Stable Diffusion is 0.068.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from typing import Self
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from e2eft.config import InitialLatent, Spacing
-from e2eft.model.libraries import DDIMScheduler
+from e2eft.model.parametrization import Parametrization, Point
+from e2eft.model.times import Sigma, TimeConvention
 
-Parametrization = Literal["v_prediction", "epsilon", "sample"]
 
+class Schedule(ABC):
+    """A forward process x_t = a x_0 + s noise, and what the denoiser was trained to output.
 
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """The forward process and what the denoiser was trained to output."""
+    Latents are `[n c h w]`, times sigmas `[n]`; whatever depends on the kind of process is in
+    `coefficients`, `sigmas` and `time`.
+    """
 
-    alphas_cumprod: Float[Tensor, " t"]
     parametrization: Parametrization
-    scheduler: DDIMScheduler
-
-    @classmethod
-    def of(cls, scheduler: DDIMScheduler) -> "NoiseSchedule":
-        """The schedule of a diffusers DDIM configuration, zero-terminal-SNR only if it says so.
-
-        Raises:
-            ValueError: for epsilon prediction on a zero-SNR schedule, where x_0 is undefined; for
-                betas that are no schedule.
-        """
-        config: Any = scheduler.config
-        if config.prediction_type not in ("v_prediction", "epsilon", "sample"):
-            raise ValueError(
-                f"prediction_type {config.prediction_type!r} is not supported; "
-                "expected v_prediction, epsilon or sample"
-            )
-        if config.prediction_type == "epsilon" and float(scheduler.alphas_cumprod[-1]) <= 0:
-            raise ValueError("epsilon prediction is undefined at t = T-1 on a zero-SNR schedule")
-        alphas = scheduler.alphas_cumprod
-        falls = bool((alphas[1:] <= alphas[:-1]).all()) and float(alphas[-1]) < float(alphas[0])
-        if not falls or not 0 <= float(alphas[-1]) <= float(alphas[0]) <= 1:
-            raise ValueError("its betas add no noise from step to step; copy it again")
-        return cls(alphas.float(), config.prediction_type, scheduler)
-
-    def to(self, device: torch.device | str) -> "NoiseSchedule":
-        """The same schedule, its coefficients on the device where they are looked up."""
-        return replace(self, alphas_cumprod=self.alphas_cumprod.to(device))
 
     @property
-    def length(self) -> int:
-        """T, the number of training timesteps."""
-        return len(self.alphas_cumprod)
+    @abstractmethod
+    def time(self) -> TimeConvention:
+        """How the denoiser counts time."""
 
-    def timesteps(self, steps: int, spacing: Spacing) -> list[int]:
-        """Descending integer timesteps, as diffusers' DDIMScheduler spaces them.
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same schedule, its coefficients on the device where they are looked up."""
 
-        One step is [T-1] with `trailing` and [1] with `leading` (steps_offset 1): the network is
-        then told "almost clean" about pure noise, which is the flaw the paper found.
+    @abstractmethod
+    def sigmas(self, steps: int, spacing: Spacing) -> list[float]:
+        """Descending times of a prediction in so many steps.
+
+        Raises:
+            ValueError: if the process has no such steps.
         """
-        if not 1 <= steps <= self.length:
-            raise ValueError(f"--steps {steps} must lie in 1 .. {self.length}")
-        total, offset = self.length, getattr(self.scheduler.config, "steps_offset", 0)
-        if spacing == "trailing":
-            # For 61 steps, and others, rounding gives arange one value too many: t = -1.
-            grid = np.round(np.arange(total, 0, -total / steps)[:steps]) - 1
-        elif spacing == "leading":
-            grid = (np.arange(steps) * (total // steps)).round()[::-1] + offset
-        else:
-            grid = np.linspace(0, total - 1, steps).round()[::-1]
-        if grid[0] >= total:
-            raise ValueError(
-                f"--steps {steps} with --spacing {spacing} starts at t = {grid[0]:g}, but the last "
-                f"timestep is {total - 1}; use --spacing trailing, or fewer steps"
-            )
-        return [int(t) for t in grid]
 
-    def coefficients(self, timesteps: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
-        """(a_t, s_t), each `[n 1 1 1]` fp32 on the timesteps' device."""
-        alpha = self.alphas_cumprod.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
-        return alpha.sqrt(), (1 - alpha).sqrt()
+    @abstractmethod
+    def coefficients(self, sigma: Sigma) -> tuple[Tensor, Tensor]:
+        """(a, s), each `[n 1 1 1]` fp32 on the times' device."""
 
     def add_noise(
-        self, clean: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+        self, clean: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], sigma: Sigma
     ) -> Float[Tensor, "n c h w"]:
         """x_t of the forward process."""
-        a, s = self.coefficients(t)
+        a, s = self.coefficients(sigma)
         return a * clean + s * noise
 
     def training_target(
-        self, clean: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+        self,
+        clean: Float[Tensor, "n c h w"],
+        noise: Float[Tensor, "n c h w"],
+        sigma: Sigma,
+        image: Float[Tensor, "n c h w"] | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """What the denoiser should output for x_t: v = a eps - s x_0 (Salimans & Ho 2022), eps or
-        x_0."""
-        if self.parametrization == "epsilon":
-            return noise
-        if self.parametrization == "sample":
-            return clean
-        a, s = self.coefficients(t)
-        return a * noise - s * clean
+        """What the denoiser should output for x_t."""
+        return self.parametrization.target(clean, noise, self._point(sigma, image))
 
     def clean_latent(
-        self, output: Float[Tensor, "n c h w"], x_t: Float[Tensor, "n c h w"], t: Int[Tensor, " n"]
+        self,
+        output: Float[Tensor, "n c h w"],
+        x_t: Float[Tensor, "n c h w"],
+        sigma: Sigma,
+        image: Float[Tensor, "n c h w"] | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """x_0 from the denoiser's output: a x_t - s v, (x_t - s eps) / a, or the output itself.
+        """x_0 from the denoiser's output.
 
         This is what training sees, and what DDIM calls `pred_original_sample`: not `prev_sample`,
         which at the last step still mixes in a trace of predicted noise where `set_alpha_to_one` is
         false.
         """
-        if self.parametrization == "sample":
-            return output.float()
-        a, s = self.coefficients(t)
-        if self.parametrization == "epsilon":
-            return (x_t.float() - s * output.float()) / a
-        return a * x_t.float() - s * output.float()
+        return self.parametrization.clean(output, x_t, self._point(sigma, image))
+
+    def _point(self, sigma: Sigma, image: Tensor | None) -> Point:
+        return Point(*self.coefficients(sigma), image)
 
     def ddim_step(
         self,
         clean: Float[Tensor, "n c h w"],
         x_t: Float[Tensor, "n c h w"],
-        t: Int[Tensor, " n"],
-        t_next: Int[Tensor, " n"],
+        sigma: Sigma,
+        sigma_next: Sigma,
     ) -> Float[Tensor, "n c h w"]:
-        """Deterministic DDIM (Song et al. 2021, eq. 12 with sigma = 0) from t to the grid's next
-        t."""
-        a, s = self.coefficients(t)
-        a_next, s_next = self.coefficients(t_next)
+        """Deterministic DDIM (Song et al. 2021, eq. 12 without noise) from a time to the grid's
+        next."""
+        a, s = self.coefficients(sigma)
+        a_next, s_next = self.coefficients(sigma_next)
         return a_next * clean + s_next * (x_t - a * clean) / s
 
 
 def initial_latent(
     kind: InitialLatent, shape: tuple[int, int, int], seeds: list[int]
 ) -> Float[Tensor, "n c h w"] | None:
-    """Where the target's latent starts at t = T-1, on the CPU, one seed an image.
+    """Where the target's latent starts, on the CPU, one seed an image.
 
     zeros: what end-to-end fine-tuned models use; gaussian: what diffusion models were trained with;
-    pyramid: multi-resolution noise as in E2E-FT; none: the denoiser sees the image's latent only.
+    pyramid: multi-resolution noise as in E2E-FT; none: the denoiser is given the image's alone.
     """
     if kind == "none":
         return None

@@ -11,15 +11,17 @@ from typing import Any
 
 from e2eft.artifacts import MANIFEST, load_artifact
 from e2eft.errors import MissingError
+from e2eft.model.backbones import name_read
+from e2eft.model.backbones.base import Recognized
 from e2eft.model.components import INDEX, Reader
 from e2eft.model.hub import ModelError, commit_of, content_of, hub_id, names_of, pinned
 from e2eft.model.others import HEAD_BYTES, TAKEN, files_of_something_else, lone_file
-from e2eft.model.recognition import Recognized, recognize
+from e2eft.model.recognition import recognize
 from e2eft.storage import Store, absolute, download_folder, on_this_disk, open_store
 
 BASES = Path(__file__).parent.parent / "bases"
 PACKAGED = ("tiny-sd", "tiny-marigold-depth")
-"""Small models shipped with the package; they share everything but their UNets."""
+"""Small models shipped with the package; they share everything but their denoisers."""
 BLANK = "blank"
 """The same architecture with random weights, for building the packaged models anew."""
 _NEARLY_REGISTERED = re.compile(r"(models?|runs|dbfs|mlflow[\w-]*):", re.IGNORECASE)
@@ -33,12 +35,13 @@ MODEL_FOLDER = "model"
 class ModelSource:
     """Where each component of a model lies: a folder or hub id, and the subfolder in it.
 
-    revision: of a hub id; "": the newest one. card: the text of a card that counts instead of the
-    model's own; "": none.
+    root: of the model itself, its index and its card; shared: of the components that the root has
+    not, which several models may have in common. revision: of a hub id; "": the newest one. card:
+    the text of a card that counts instead of the model's own; "": none.
     """
 
     name: str
-    unet: str
+    root: str
     shared: str
     revision: str = ""
     card: str = ""
@@ -60,7 +63,7 @@ class ModelSource:
             ModelError: if it is no text, or of the hub, which does not answer.
         """
         component, _, _ = path.rpartition("/")
-        root = self._root(component or "unet")
+        root = self._root(component) if component else self.root
         if Path(root).is_dir():
             file = Path(root, path)
             content = file.read_bytes() if file.is_file() else None
@@ -69,12 +72,18 @@ class ModelSource:
         return None if content is None else decoded(self.name, path, content)
 
     @property
+    def backbone(self) -> str:
+        """What its index says that its denoiser is; the default where that is not known."""
+        return name_read(self.text(INDEX))
+
+    @property
     def repository(self) -> str:
         """As a model of the hub is called."""
-        return pinned(self.unet, self.revision) if self.revision else self.unet
+        return pinned(self.root, self.revision) if self.revision else self.root
 
     def _root(self, component: str) -> str:
-        return self.unet if component == "unet" else self.shared
+        is_own = self.root == self.shared or Path(self.root, component).is_dir()
+        return self.root if is_own else self.shared
 
 
 def decoded(name: str, path: str, content: bytes) -> str:
@@ -94,7 +103,7 @@ def find_model(name: str, scratch: Path | None = None) -> ModelSource:
         ArtifactError, StorageError: for a URI that is no finished training run.
     """
     if name in PACKAGED:
-        return ModelSource(name, unet=str(BASES / name), shared=str(BASES / "shared"))
+        return ModelSource(name, root=str(BASES / name), shared=str(BASES / "shared"))
     if name.startswith("models:/"):
         raise ModelError(f"{name} is a registered model; give its run's folder or URI here")
     if name == BLANK:
@@ -200,7 +209,7 @@ def fixed(source: ModelSource) -> ModelSource:
     Raises:
         ModelError: if that is not known.
     """
-    if Path(source.unet).is_dir():
+    if Path(source.root).is_dir():
         return source
     return replace(source, revision=commit_of(source.repository))
 
@@ -211,7 +220,7 @@ def recognized(source: ModelSource) -> Recognized:
     Raises:
         ModelError: as `recognize`.
     """
-    if not Path(source.unet).is_dir() and source.text(INDEX) is None:
+    if not Path(source.root).is_dir() and source.text(INDEX) is None:
         names = names_of(source.repository)
         raise ModelError(_not_a_model(source.name, names, source.text("config.json") or "{}"))
     return recognize(source.name, source.text, source.card)
@@ -228,10 +237,12 @@ def recognized_at(name: str) -> Recognized:
     if "://" not in name:
         return recognized(fixed(find_model(name)))
     store, folder = locate_model(absolute(name))
-    return recognize(name, _reader(name, store, folder))
+    return recognize(name, reader(name, store, folder))
 
 
-def _reader(name: str, store: Store, folder: str) -> Reader:
+def reader(name: str, store: Store, folder: str) -> Reader:
+    """The text files of a model that lies in a folder of a store."""
+
     def read(path: str) -> str | None:
         try:
             return decoded(name, path, store.read(_inside(folder, path)))

@@ -12,9 +12,11 @@ from e2eft.model.others import POINTER
 
 STEMS = {
     "unet": "diffusion_pytorch_model",
+    "transformer": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
 }
+"""How the weights of components begin that have any, as diffusers and transformers write them."""
 PICKLED = "bin"
 VARIANTS = ("", "fp16", "bf16", PICKLED)
 """In the order in which they are taken; "": the one without a name, which is full precision;
@@ -22,9 +24,12 @@ VARIANTS = ("", "fp16", "bf16", PICKLED)
 """
 _PICKLES = {
     "unet": "diffusion_pytorch_model.bin",
+    "transformer": "diffusion_pytorch_model.bin",
     "vae": "diffusion_pytorch_model.bin",
     "text_encoder": "pytorch_model.bin",
 }
+_COUNTS = ("position_ids", "num_batches_tracked")
+"""How the names of tensors end that are whole numbers in any model."""
 _FLOATS = ("F16", "BF16", "F32", "F64")
 """How safetensors call the numbers that weights are stored as where they are not quantized."""
 Shape = tuple[int, ...]
@@ -126,9 +131,9 @@ def pickle_of(component: str, folder: Path) -> Path:
 
 
 def require_float(name: str, component: str, file: str, tensor: str, kind: str) -> None:
-    """Raises ModelError for weights that are stored as another kind of numbers; `position_ids`,
-    which are none, may be."""
-    if kind not in _FLOATS and not tensor.endswith("position_ids"):
+    """Raises ModelError for weights that are stored as another kind of numbers, unless these
+    are whole by nature."""
+    if kind not in _FLOATS and not tensor.endswith(_COUNTS):
         why = f"{component}/{file} holds {tensor} as {kind}; save it unquantized, as {_FLOATS[2]}"
         raise _broken(name, component, why)
 

@@ -24,7 +24,9 @@ from e2eft.data.batch import rgb_tensor
 from e2eft.data.latents import RgbLatents, encode_latents, encode_latents_part, latents_path
 from e2eft.data.shards import ROWS_PER_GROUP, decode_rgb
 from e2eft.errors import E2eftError
+from e2eft.model.backbones import layout
 from e2eft.model.codec import Codec
+from e2eft.model.hub import ModelError
 from e2eft.model.pretrained import load_codec
 from e2eft.model.source import find_model
 from e2eft.prepare.config import PrepareConfig
@@ -58,10 +60,15 @@ def open_codec(name: str) -> Codec:
     """The VAE of a model: packaged name, folder, run artifact, or hub id.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if there is none, or if it is of a model that training does not take.
     """
     with tempfile.TemporaryDirectory(prefix="e2eft-vae-") as scratch:
-        return load_codec(find_model(name, Path(scratch)))
+        source = find_model(name, Path(scratch))
+        if layout(source.backbone).training is None:
+            raise ModelError(
+                f"--latents-of {name}: latents are for training, which does not take such a model"
+            )
+        return load_codec(source)
 
 
 def describe(config: PrepareConfig, codec: Codec) -> RgbLatents:

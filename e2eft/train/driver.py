@@ -31,9 +31,9 @@ from e2eft.config import TrainConfig, is_conditional
 from e2eft.data.shards import KIND as SHARDS
 from e2eft.data.shards import ShardIndex, open_shards, require_modality
 from e2eft.extras import require_extra
+from e2eft.model.backbones import layout
 from e2eft.model.hub import ModelError, commit_of, hub_id, pinned
 from e2eft.model.pinned import as_input, content_digest, require_all_weights
-from e2eft.model.recognition import require_input
 from e2eft.model.source import (
     BLANK,
     MODEL_FOLDER,
@@ -268,7 +268,9 @@ def _require_trainable(config: TrainConfig, base: Parent, *, deletes: bool) -> N
         return
     name = pinned(base.uri, base.digest) if _is_commit(base) else config.base
     found = recognized_at(name)
-    require_input(config.base, found, config.model, conditional=is_conditional(config.objective))
+    conditional = is_conditional(config.objective)
+    backbone = layout(found.backbone)
+    backbone.require_trainable(config.base, found, config.model, conditional=conditional)
     if found.note:
         log.info("%s", found.note)
     if "://" not in name and hub_id(name) is None:
@@ -379,7 +381,7 @@ def _register(config: TrainConfig, run: Run, artifact: Artifact) -> None:
             config.tracking,
             run,
             config.register_as,
-            Path(source.unet),
+            Path(source.root),
             card=recognized(source).card.as_json(),
             tags={"e2eft.artifact": artifact.uri, "e2eft.artifact.digest": artifact.digest},
         )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,9 +13,11 @@ from e2eft.config import Autoencoding, Diffusion, EndToEnd, TrainConfig
 from e2eft.data.batch import Batch
 from e2eft.data.batches import TrainingBatch
 from e2eft.model.card import ModelCard
-from e2eft.model.codec import Codec
+from e2eft.model.codec import Codec, ScaledCodec
 from e2eft.model.estimator import Estimator
+from e2eft.model.layout import with_weights
 from e2eft.model.prediction import pyramid_noise
+from e2eft.model.times import Sigma
 from e2eft.tasks.base import GeometryTask
 
 PYRAMID_STRENGTH = 0.9
@@ -80,17 +82,8 @@ def image_latents(
     return batch.rgb_latents[rows].to(codec.vae.dtype)
 
 
-def _with_weights(module: Any, weights: dict[str, Tensor]) -> Any:
-    """A diffusers model of this architecture with these weights: the trained one's parameters may
-    be in bf16, or partitioned over the ranks."""
-    with torch.device("meta"):
-        fresh = type(module).from_config(module.config)
-    fresh.load_state_dict(weights, assign=True)
-    return fresh
-
-
 class EndToEndObjective:
-    """The paper's: one step at t = T-1, decoded through the frozen VAE, under the task's own
+    """The paper's: one step from sigma = 1, decoded through the frozen VAE, under the task's own
     loss."""
 
     def __init__(self, estimator: Estimator, task: GeometryTask, config: TrainConfig) -> None:
@@ -123,7 +116,7 @@ class EndToEndObjective:
     def finish(
         self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch], processing_size: int
     ) -> ModelCard:
-        self.estimator.denoiser = _with_weights(self._bare, weights)
+        self.estimator.denoiser = with_weights(self._bare, weights)
         return ModelCard(
             task=self.config.task,
             target=self.task.target,
@@ -178,32 +171,31 @@ class DiffusionObjective(EndToEndObjective):
         unknown = functional.max_pool2d((~known[rows])[:, None].float(), codec.factor)
         return zip(image, codec.encode(target[rows]), 1 - unknown, strict=True)
 
-    def _timesteps(self, count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-        """Draws above 1 - `single_step_share` become T-1."""
-        length, settings = self.estimator.schedule.length, self.settings
+    def _times(self, count: int, generator: torch.Generator) -> Sigma:
+        """Draws above 1 - `single_step_share` become the time of the single step."""
+        settings = self.settings
         draws = torch.rand(count, generator=generator, device=generator.device)
         draws = draws / (1 - settings.single_step_share)
-        t = (length * draws ** (1 / settings.timestep_skew)).long()
-        return t.clamp(max=length - 1)
+        return self.estimator.schedule.time.drawn(draws ** (1 / settings.timestep_skew))
 
-    def _noise(self, clean: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+    def _noise(self, clean: Tensor, sigma: Sigma, generator: torch.Generator) -> Tensor:
         if self.settings.noise == "gaussian":
-            return torch.randn(clean.shape, generator=generator, device=t.device).to(clean)
-        strengths = PYRAMID_STRENGTH * t / self.estimator.schedule.length
+            return torch.randn(clean.shape, generator=generator, device=sigma.device).to(clean)
+        time = self.estimator.schedule.time
+        strengths = PYRAMID_STRENGTH * time.argument(sigma) / time.span
         shape = (clean.shape[1], clean.shape[2], clean.shape[3])
         return pyramid_noise(shape, generator.initial_seed() + 1, strengths).to(clean)
 
     def loss(self, training: TrainingBatch) -> Tensor:
-        condition, clean, mask = self._latents(training)
+        image, clean, mask = self._latents(training)
+        condition = image if self.settings.conditional else None
         schedule = self.estimator.schedule
         generator = _micro_batch_generator(training, clean.device)
-        t = self._timesteps(len(clean), generator)
-        noise = self._noise(clean, t, generator)
-        x_t = schedule.add_noise(clean, noise, t)
-        latents = self.estimator.conditioned(condition, x_t) if self.settings.conditional else x_t
-        error = (
-            self.estimator.denoise(latents, t) - schedule.training_target(clean, noise, t)
-        ) ** 2
+        sigma = self._times(len(clean), generator)
+        noise = self._noise(clean, sigma, generator)
+        x_t = schedule.add_noise(clean, noise, sigma)
+        made = self.estimator.denoise(condition, x_t, sigma)
+        error = (made - schedule.training_target(clean, noise, sigma, condition)) ** 2
         return (error * mask).sum() / (mask.sum() * error.shape[1]).clamp(min=1)
 
     def picture(self, batch: Batch, seeds: list[int]) -> tuple[Tensor, Tensor]:
@@ -216,9 +208,9 @@ class DiffusionObjective(EndToEndObjective):
         """The image's latent noised to the middle of the schedule and denoised in one step."""
         clean = self.estimator.codec.encode(batch.rgb)
         schedule = self.estimator.schedule
-        t = torch.full((len(clean),), schedule.length // 2, device=clean.device)
-        x_t = schedule.add_noise(clean, _gaussian_like(clean, _generators(seeds)), t)
-        return schedule.clean_latent(self.estimator.denoise(x_t, t), x_t, t)
+        sigma = schedule.time.drawn(torch.full((len(clean),), 0.5, device=clean.device))
+        x_t = schedule.add_noise(clean, _gaussian_like(clean, _generators(seeds)), sigma)
+        return schedule.clean_latent(self.estimator.denoise(None, x_t, sigma), x_t, sigma)
 
     def finish(
         self, weights: dict[str, Tensor], batches: Iterator[TrainingBatch], processing_size: int
@@ -263,10 +255,13 @@ class AutoencodingObjective:
         normals: GeometryTask,
         settings: Autoencoding,
     ) -> None:
+        if not isinstance(estimator.codec, ScaledCodec):
+            raise ValueError("autoencoding sets the VAE's scale, which this base model's has not")
         self.estimator, self.settings = estimator, settings
         self.depth, self.normals = depth, normals
-        estimator.codec.vae.requires_grad_(True)
-        self._bare = AutoencodingStep(estimator.codec.vae)
+        self._codec = estimator.codec
+        self._codec.vae.requires_grad_(True)
+        self._bare = AutoencodingStep(self._codec.vae)
         self._model: Any = self._bare
 
     @property
@@ -330,15 +325,15 @@ class AutoencodingObjective:
     ) -> ModelCard:
         """Also measures the latents' deviation and sets the VAE's scale so that it becomes one."""
         inner = {name.removeprefix("vae."): weight for name, weight in weights.items()}
-        vae: Any = _with_weights(self._bare.vae, inner)
-        self.estimator.codec.vae = vae
+        vae: Any = with_weights(self._bare.vae, inner)
+        self._codec.vae = vae
         latents: list[Tensor] = []
         with torch.no_grad():
             for training in batches:
                 target, _ = self.depth.encode_target(training.batch)
                 for image in (training.batch.rgb, target):
                     latents.append(vae.encode(image).latent_dist.mean.flatten().cpu())
-        vae.register_to_config(scaling_factor=float(1 / torch.cat(latents).std()))
+        self._codec.set_scale(float(1 / torch.cat(latents).std()))
         return ModelCard(task="image", initial_latent="none", processing_size=processing_size)
 
 

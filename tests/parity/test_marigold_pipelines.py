@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from e2eft.config import InitialLatent, ModelConfig
+from e2eft.model.backbones.sd_unet import widen_conv_in, write_model_index
 from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.estimator import Estimator
 from e2eft.model.hub import ModelError
 from e2eft.model.inference import pad_to_multiple
-from e2eft.model.layout import save_diffusers, write_model_index
+from e2eft.model.layout import save_diffusers
 from e2eft.model.prediction import initial_latent
-from e2eft.model.pretrained import export_model, load_estimator, widen_conv_in
+from e2eft.model.pretrained import export_model, load_estimator
 from e2eft.model.source import find_model, recognized
 from e2eft.tasks import get_task
 from tests.tiny_models import blank_source, edit_json, lively
@@ -141,12 +142,12 @@ def test_as_exported_they_differ_by_the_last_steps_prev_sample(
     clean = estimator.latent(rgb, steps=steps, initial=initial, seeds=SEEDS)
 
     image_latent, x_t = estimator.codec.encode(rgb), starts(initial)
-    grid = estimator.schedule.timesteps(steps, "trailing")
-    for t, t_next in pairwise(grid):
-        before = estimator.one_step(image_latent, x_t, t)
-        both = torch.tensor([t, t]), torch.tensor([t_next, t_next])
+    grid = estimator.schedule.sigmas(steps, "trailing")
+    for sigma, sigma_next in pairwise(grid):
+        before = estimator.one_step(image_latent, x_t, sigma)
+        both = torch.tensor([sigma, sigma]), torch.tensor([sigma_next, sigma_next])
         x_t = estimator.schedule.ddim_step(before, x_t, *both)
-    last, zero = torch.tensor([grid[-1]] * 2), torch.tensor([0, 0])
+    last, zero = torch.tensor([grid[-1]] * 2), torch.tensor([0.001, 0.001])
     stated = estimator.schedule.ddim_step(clean, x_t, last, zero)
     torch.testing.assert_close(answer.latent, stated, rtol=1e-5, atol=1e-5)
     assert (answer.latent - clean).abs().max() > 1e-4
@@ -225,7 +226,7 @@ def test_what_an_export_says_of_itself(
 
 
 def test_the_base_itself_stays_leading(tmp_path: Path) -> None:
-    folder = Path(blank_source(tmp_path / "blank").unet)
+    folder = Path(blank_source(tmp_path / "blank").root)
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
     assert scheduler["timestep_spacing"] == "leading"
 
@@ -251,7 +252,7 @@ def test_an_fp16_export_loads_and_is_near(tmp_path: Path, depth_folder: Path) ->
 def released_e2e(tmp_path: Path) -> Path:
     """The layout of the models that arXiv 2409.11355 released: no card, DDPM, an image pipeline."""
     source, estimator = lively(tmp_path / "released")
-    folder = Path(source.unet)
+    folder = Path(source.root)
     shutil.rmtree(folder / "unet")
     save_diffusers(estimator.denoiser, folder / "unet")
     config = {**estimator.schedule.scheduler.config, "timestep_spacing": "trailing"}
@@ -269,10 +270,10 @@ def test_a_released_e2e_model_starts_from_zeros(released_e2e: Path) -> None:
     assert estimator.card.initial_latent == "zeros"
     assert (estimator.card.steps, estimator.card.spacing) == (1, "trailing")
     assert estimator.context.shape == (1, 2, 64)
-    rgb, v = picture() * 2 - 1, torch.full((2,), 999)
+    rgb, sigma = picture() * 2 - 1, torch.ones(2)
     with torch.no_grad():
         image_latent = estimator.codec.encode(rgb)
-        output = estimator.denoise(torch.cat([image_latent, 0 * image_latent], dim=1), v)
+        output = estimator.denoise(image_latent, 0 * image_latent, sigma)
         clean = estimator.latent(rgb, initial=estimator.card.initial_latent)
     torch.testing.assert_close(clean, -0.997667 * output, rtol=1e-5, atol=1e-6)
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from e2eft.config import Spacing
+from e2eft.model.backbones.sd_unet import NoiseSchedule, Timesteps
 from e2eft.model.blank import stable_diffusion_2_scheduler
-from e2eft.model.prediction import NoiseSchedule
 
 SPACINGS: tuple[Spacing, ...] = ("leading", "trailing", "linspace")
 PARAMETRIZATIONS = ("v_prediction", "epsilon", "sample")
@@ -34,6 +34,11 @@ def noise(count: int = 2, seed: int = 0) -> Tensor:
 
 
 def at(t: int, count: int = 2) -> Tensor:
+    """Sigmas of a timestep."""
+    return Timesteps(T).sigma(steps_at(t, count))
+
+
+def steps_at(t: int, count: int = 2) -> Tensor:
     return torch.full((count,), t)
 
 
@@ -45,7 +50,7 @@ def test_the_schedule_is_stable_diffusion_2s() -> None:
     assert schedule.length == T and schedule.alphas_cumprod.dtype == torch.float32
     for t, alpha_bar in {0: 0.999150, 1: 0.998296, 999: 0.0046601}.items():
         assert float(schedule.alphas_cumprod[t]) == pytest.approx(alpha_bar, abs=5e-7)
-    a, s = schedule.coefficients(torch.tensor([0, 1, 999]))
+    a, s = schedule.coefficients(Timesteps(T).sigma(torch.tensor([0, 1, 999])))
     assert a.shape == s.shape == (3, 1, 1, 1)
     assert a.flatten().tolist() == pytest.approx([0.999575, 0.999148, A_999], abs=1e-6)
     assert s.flatten().tolist() == pytest.approx([0.029155, 0.041279, S_999], abs=1e-6)
@@ -184,11 +189,11 @@ def test_the_forward_process_is_diffusers_own(t: int) -> None:
     clean, eps = noise(seed=1), noise(seed=2)
     torch.testing.assert_close(
         ours.add_noise(clean, eps, at(t)),
-        theirs.add_noise(clean, eps, at(t)),  # type: ignore[arg-type]
+        theirs.add_noise(clean, eps, steps_at(t)),  # type: ignore[arg-type]
     )
     torch.testing.assert_close(
         ours.training_target(clean, eps, at(t)),
-        theirs.get_velocity(clean, eps, at(t)),  # type: ignore[arg-type]
+        theirs.get_velocity(clean, eps, steps_at(t)),  # type: ignore[arg-type]
     )
 
 
@@ -246,7 +251,7 @@ def test_the_last_step_differs_from_prev_sample_by_a_trace_of_noise() -> None:
         step = stepped(theirs, v, 999, zeros)
         torch.testing.assert_close(step.pred_original_sample, clean)
         torch.testing.assert_close(step.prev_sample, coefficient * v, rtol=1e-5, atol=1e-5)
-    a_0, s_0 = schedule_of().coefficients(torch.tensor([0]))
+    a_0, s_0 = schedule_of().coefficients(at(0, 1))
     # The predicted noise at t = 999 from zeros is a v.
     torch.testing.assert_close(a_0 * clean + s_0 * A_999 * v, -0.99525 * v, rtol=1e-5, atol=1e-5)
 

@@ -75,7 +75,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(blank_source(tmp_path_factory.mktemp("model")).unet)
+    return Path(blank_source(tmp_path_factory.mktemp("model")).root)
 
 
 def config_of(out: Path, model: Path | None, **fields: Any) -> PrepareConfig:
@@ -105,9 +105,9 @@ def test_the_vae_and_not_its_place_names_the_artifact(
 ) -> None:
     artifact = prepare.run(config_of(tmp_path / "out", model))
     encoded.clear()
-    elsewhere = Path(blank_source(tmp_path / "elsewhere").unet)
+    elsewhere = Path(blank_source(tmp_path / "elsewhere").root)
     assert prepare.run(config_of(tmp_path / "out", elsewhere, latent_actors=3)) == artifact
-    for other in (Path(blank_source(tmp_path / "other", seed=1).unet), None):
+    for other in (Path(blank_source(tmp_path / "other", seed=1).root), None):
         with pytest.raises(ArtifactError, match=r"vae_digest [0-9a-f]{64} -> "):
             prepare.run(config_of(tmp_path / "out", other))
     assert encoded == []

@@ -26,9 +26,9 @@ from e2eft.config import (
 from e2eft.images.decoder import decode_image
 from e2eft.label import LabelError, graph
 from e2eft.labels.index import open_labels
+from e2eft.model.backbones.sd_unet import write_model_index
 from e2eft.model.card import CARD_NAME, ModelCard
 from e2eft.model.hub import ModelError
-from e2eft.model.layout import write_model_index
 from e2eft.model.pinned import as_input, pin_model
 from e2eft.model.pretrained import export_source
 from e2eft.serve import GeometryModel

@@ -30,6 +30,7 @@ RIGHT = {"task": "depth", "steps": 4, "processing_size": 768}
         ("processing_size", "768", "a valid integer"),
         ("target", 3, "a valid string"),
         ("full_z_range", "yes", "a valid boolean"),
+        ("predicts", "v", "'', 'sample' or 'residual'"),
     ],
 )
 def test_a_value_that_is_not_known_is_named_with_those_that_are(
@@ -76,3 +77,19 @@ def test_what_is_left_open_is_the_models() -> None:
     assert filled == SamplingConfig(steps=4, spacing="leading", seed=3)
     asked = SamplingConfig(steps=1, spacing="trailing", initial_latent="zeros")
     assert card.filled(asked) == asked
+
+
+def test_a_field_that_came_later_changes_no_digest() -> None:
+    """Digests as version 1 made them, without `predicts`."""
+    cards = {
+        ModelCard("depth"): "8f60f863ac3a953d6e8246f7031849d7c6c3276c39bdbb818be0c7f80917e6a4",
+        ModelCard(
+            "normals", "unit", "pyramid", 3, "leading", 77, 640
+        ): "482bbf07ea5433695f2142258b33017a258ba86417b58d1ab1c45b94172d5a4f",
+    }
+    for card, digest in cards.items():
+        assert card.digest() == digest and "predicts" not in card.as_json()
+        assert ModelCard.of(card.as_json(), "") == card
+    later = ModelCard("depth", predicts="residual")
+    assert ModelCard.of(later.as_json(), "") == later
+    assert later.digest() not in cards.values()

@@ -5,30 +5,30 @@ from typing import Any
 import pytest
 import torch
 
+from e2eft.model.backbones.sd_unet import StableDiffusionCodec
 from e2eft.model.blank import blank_vae
-from e2eft.model.codec import Codec
 from e2eft.model.pretrained import load_codec
 from e2eft.model.source import PACKAGED, ModelSource, find_model
 from tests.tiny_models import blank_source
 
 
 @pytest.fixture(scope="module")
-def codec() -> Codec:
+def codec() -> StableDiffusionCodec:
     torch.manual_seed(0)
     vae = blank_vae()
     vae.register_to_config(scaling_factor=0.18215)
-    return Codec(vae.requires_grad_(False))
+    return StableDiffusionCodec(vae.requires_grad_(False))
 
 
 def image(height: int = 16, width: int = 24) -> torch.Tensor:
     return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_what_the_vae_says_of_itself(codec: Codec) -> None:
+def test_what_the_vae_says_of_itself(codec: StableDiffusionCodec) -> None:
     assert (codec.factor, codec.channels, codec.scale, codec.shift) == (8, 4, 0.18215, 0.0)
 
 
-def test_encoding_is_the_scaled_posterior_mean(codec: Codec) -> None:
+def test_encoding_is_the_scaled_posterior_mean(codec: StableDiffusionCodec) -> None:
     posterior = codec.vae.encode(image()).latent_dist  # type: ignore[union-attr]
     latent = codec.encode(image())
     assert latent.shape == (2, 4, 2, 3)
@@ -42,7 +42,7 @@ def test_decoding_undoes_scale_and_shift() -> None:
     torch.manual_seed(0)
     vae = blank_vae().requires_grad_(False)
     vae.register_to_config(scaling_factor=0.3611, shift_factor=0.1159)
-    codec, plain = Codec(vae), Codec(blank_vae())
+    codec, plain = StableDiffusionCodec(vae), StableDiffusionCodec(blank_vae())
     plain.vae.load_state_dict(vae.state_dict())
     raw = plain.encode(image())
     torch.testing.assert_close(codec.encode(image()), (raw - 0.1159) * 0.3611)
@@ -52,14 +52,16 @@ def test_decoding_undoes_scale_and_shift() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(17, 24), (16, 23), (4, 8)])
-def test_sides_must_be_multiples_of_the_factor(codec: Codec, height: int, width: int) -> None:
+def test_sides_must_be_multiples_of_the_factor(
+    codec: StableDiffusionCodec, height: int, width: int
+) -> None:
     with pytest.raises(
         ValueError, match=rf"image of {height} x {width} pixels: .*multiples of the VAE's factor 8"
     ):
         codec.encode(image(height, width))
 
 
-def test_gradients_reach_the_latent_through_the_frozen_decoder(codec: Codec) -> None:
+def test_gradients_reach_the_latent_through_the_frozen_decoder(codec: StableDiffusionCodec) -> None:
     latent = codec.encode(image()).requires_grad_()
     codec.decode(latent).square().mean().backward()
     assert latent.grad is not None and float(latent.grad.abs().min()) > 0
@@ -67,14 +69,14 @@ def test_gradients_reach_the_latent_through_the_frozen_decoder(codec: Codec) -> 
 
 
 def test_a_half_precision_vae_takes_fp32_images() -> None:
-    codec = Codec(blank_vae().bfloat16().requires_grad_(False))
+    codec = StableDiffusionCodec(blank_vae().bfloat16().requires_grad_(False))
     latent = codec.encode(image())
     assert latent.dtype == torch.bfloat16
     assert codec.decode(latent.float()).shape == (2, 3, 16, 24)
 
 
-def test_computing_in_bf16_leaves_weights_and_results_in_fp32(codec: Codec) -> None:
-    half = Codec(codec.vae)
+def test_computing_in_bf16_leaves_weights_and_results_in_fp32(codec: StableDiffusionCodec) -> None:
+    half = StableDiffusionCodec(codec.vae)
     half.compute_dtype = torch.bfloat16
     latent, exact = half.encode(image()), codec.encode(image())
     assert latent.dtype == torch.float32
@@ -124,5 +126,8 @@ def test_a_vae_stored_in_another_format_has_the_same_digest(
     source = ModelSource("b", str(tmp_path / "b"), str(tmp_path / "b"))
     assert load_codec(source).digest() == codec.digest()
     halved = codec.vae.half()
-    digest = Codec(halved).digest()
-    assert digest != load_codec(source).digest() and Codec(halved.float()).digest() == digest
+    digest = StableDiffusionCodec(halved).digest()
+    assert (
+        digest != load_codec(source).digest()
+        and StableDiffusionCodec(halved.float()).digest() == digest
+    )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from e2eft.config import ModelConfig, SamplingConfig
+from e2eft.model.backbones.sd_unet import NoiseSchedule
 from e2eft.model.card import ModelCard
 from e2eft.model.estimator import Estimator
 from tests.tiny_models import lively
@@ -34,9 +35,12 @@ def estimator(tmp_path_factory: pytest.TempPathFactory) -> Estimator:
 
 
 def with_denoiser(estimator: Estimator, denoiser: Any) -> Estimator:
-    return Estimator(
-        estimator.codec, denoiser, estimator.schedule, estimator.context, estimator.card
-    )
+    return Estimator(estimator.codec, denoiser, estimator.call, estimator.schedule, estimator.card)
+
+
+def schedule_of(estimator: Estimator) -> NoiseSchedule:
+    assert isinstance(estimator.schedule, NoiseSchedule)
+    return estimator.schedule
 
 
 def images(count: int = 2, seed: int = 0) -> Tensor:
@@ -97,7 +101,7 @@ def test_many_steps_walk_down_the_grid(estimator: Estimator) -> None:
         x = recorder.asked[0][0][:, 4:]
         for t, t_next in ((999, 749), (749, 499), (499, 249), (249, None)):
             v = 0.5 * image_latent - 0.25 * x
-            alpha = estimator.schedule.alphas_cumprod
+            alpha = schedule_of(estimator).alphas_cumprod
             a, s = alpha[t].sqrt(), (1 - alpha[t]).sqrt()
             x_0, eps = a * x - s * v, a * v + s * x
             if t_next is not None:

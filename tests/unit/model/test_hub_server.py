@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from e2eft.model.backbones.sd_unet import write_model_index
 from e2eft.model.hub import ModelError
-from e2eft.model.layout import write_model_index
 from e2eft.model.pinned import as_input, pin_model
 from e2eft.model.pretrained import load_estimator
 from e2eft.model.source import find_model, recognized_at

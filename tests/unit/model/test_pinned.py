@@ -72,7 +72,7 @@ def test_a_base_that_has_changed_since_it_was_recorded_is_not_trained(tmp_path: 
     blank_source(tmp_path / "model")
     recorded = as_input(f"file://{tmp_path}/model", "base")
     for digest in ("", recorded.digest):
-        assert _found(recorded.uri, digest, tmp_path)["unet"] == str(tmp_path / "model")
+        assert _found(recorded.uri, digest, tmp_path)["root"] == str(tmp_path / "model")
     (tmp_path / "model/scheduler/scheduler_config.json").write_text("{}")
     error = from_json(_found(recorded.uri, recorded.digest, tmp_path)["error"])
     assert isinstance(error, ModelError) and "has changed since the run began" in str(error)

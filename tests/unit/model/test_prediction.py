@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import torch
 
+from e2eft.model.backbones.sd_unet import NoiseSchedule
 from e2eft.model.blank import stable_diffusion_2_scheduler
-from e2eft.model.prediction import NoiseSchedule, initial_latent, pyramid_noise
+from e2eft.model.prediction import initial_latent, pyramid_noise
 
 SHAPE = (4, 60, 80)
 SEEDS = list(range(20))

@@ -15,18 +15,17 @@ from torch import Tensor
 
 from e2eft.artifacts import ArtifactError
 from e2eft.config import ConvInHalving, InitialLatent, ModelConfig, TrainConfig
+from e2eft.model.backbones.sd_unet import embed_empty_prompt, widen_conv_in
+from e2eft.model.backbones.sd_unet_layout import check_channels
 from e2eft.model.blank import blank_unet, blank_vae
-from e2eft.model.components import check_channels
 from e2eft.model.hub import ModelError
 from e2eft.model.layout import save_diffusers
 from e2eft.model.pinned import as_input
 from e2eft.model.pretrained import (
-    embed_empty_prompt,
     export_model,
     load_codec,
     load_estimator,
     require_tensors,
-    widen_conv_in,
 )
 from e2eft.model.sound import require_sound
 from e2eft.model.source import MODEL_KIND, PACKAGED, find_model
@@ -121,7 +120,7 @@ def test_an_exported_model_does_not_say_where_it_was_made(source: Any, tmp_path:
     files = sorted((tmp_path / "made").rglob("*.json"))
     assert len(files) > 5
     for file in files:
-        assert str(tmp_path) not in file.read_text() and source.unet not in file.read_text(), file
+        assert str(tmp_path) not in file.read_text() and source.root not in file.read_text(), file
 
 
 def test_checkpointing_is_switched_on_where_asked(source: Any) -> None:
@@ -167,7 +166,7 @@ def odd_unet(in_channels: int, out_channels: int) -> UNet2DConditionModel:
 
 def test_a_vae_of_another_factor_is_refused(source: Any, tmp_path: Path) -> None:
     message = r"its VAE shrinks images 4 times; a factor of 8 is supported"
-    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    folder = Path(shutil.copytree(source.root, tmp_path / "copy"))
     shutil.rmtree(folder / "vae")
     save_diffusers(shallow_vae(), folder / "vae")
     with pytest.raises(ModelError, match=message):
@@ -189,7 +188,7 @@ def test_the_right_channels_are_accepted(takes: int) -> None:
 
 
 def test_a_text_encoder_of_another_width_is_refused(source: Any, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    folder = Path(shutil.copytree(source.root, tmp_path / "copy"))
     shutil.rmtree(folder / "unet")
     save_diffusers(odd_unet(4, 4), folder / "unet")
     with pytest.raises(ModelError, match="text encoder gives 64 features, its UNet takes 8"):
@@ -198,7 +197,7 @@ def test_a_text_encoder_of_another_width_is_refused(source: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
 def test_weights_that_end_early_are_one_line(component: str, source: Any, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    folder = Path(shutil.copytree(source.root, tmp_path / "copy"))
     (weights,) = (folder / component).glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(ModelError, match=f"cannot load its {component}: ") as error:
@@ -242,7 +241,7 @@ def test_tensors_are_called_as_stable_diffusion_1_and_2_called_theirs(tmp_path: 
 
 
 def test_tensors_that_no_configuration_names_are_told(source: Any, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    folder = Path(shutil.copytree(source.root, tmp_path / "copy"))
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     more = {"class_embedding.weight": torch.zeros(4, 192)}
     save_file(load_file(weights) | more, weights, metadata={"format": "pt"})
@@ -302,7 +301,7 @@ def committed_run(folder: Path, source: Any, kind: str = MODEL_KIND) -> LocalSto
          "data": {"uris": ["x"]}}
     )  # fmt: skip
     with begin(store, kind, config) as claim:
-        claim.commit(files=claim.writer.put_folder("model", Path(source.unet)), counts={})
+        claim.commit(files=claim.writer.put_folder("model", Path(source.root)), counts={})
     return store
 
 
@@ -310,7 +309,7 @@ def test_a_training_runs_artifact_is_a_model(source: Any, tmp_path: Path) -> Non
     store = committed_run(tmp_path / "run", source)
     for uri in (store.uri, f"file://{store.uri}"):
         found = find_model(uri)
-        assert Path(found.unet) == tmp_path / "run/model"
+        assert Path(found.root) == tmp_path / "run/model"
         assert json.loads(found.text("model_index.json") or "")["_class_name"]
     load_estimator(find_model(store.uri), ModelConfig())
 
@@ -324,14 +323,14 @@ def test_another_artifact_is_no_model(source: Any, tmp_path: Path) -> None:
 def test_blank_models_of_one_seed_are_equal(tmp_path: Path) -> None:
     weights = "unet/diffusion_pytorch_model.safetensors"
     made = [
-        (Path(blank_source(tmp_path / name, seed).unet) / weights).read_bytes()
+        (Path(blank_source(tmp_path / name, seed).root) / weights).read_bytes()
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert made[0] == made[1] != made[2]
 
 
 def test_a_scheduler_that_cannot_be_used_is_named(source: Any, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    folder = Path(shutil.copytree(source.root, tmp_path / "copy"))
     edit_json(
         folder / "scheduler/scheduler_config.json",
         prediction_type="epsilon", rescale_betas_zero_snr=True,
@@ -381,7 +380,7 @@ def test_weights_that_are_zeros_are_refused(
     component: str, first: float, last: float, source: Any, tmp_path: Path
 ) -> None:
     """All of them, a hole in their middle, and their end."""
-    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    folder = Path(shutil.copytree(source.root, tmp_path / "copy"))
 
     def empty(weights: dict[str, Tensor]) -> None:
         names = sorted(weights)
@@ -417,7 +416,7 @@ def test_empty_branches_are_no_damage() -> None:
 def test_a_tensor_of_another_shape_or_kind_is_named(
     component: str, tensor: str, source: Any, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(source.unet, tmp_path / "copy"))
+    folder = Path(shutil.copytree(source.root, tmp_path / "copy"))
     shape: list[int] = []
 
     def narrow(weights: dict[str, Tensor]) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from e2eft.model.backbones.base import Recognized
 from e2eft.model.card import CARD_NAME
 from e2eft.model.components import INDEX
 from e2eft.model.hub import ModelError
-from e2eft.model.recognition import Recognized, recognize
+from e2eft.model.recognition import recognize
 from e2eft.model.source import ModelSource, find_model
 
 LEFT_BY_LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
@@ -132,6 +133,11 @@ def test_a_byte_order_mark_is_no_part_of_a_card_or_an_index() -> None:
     card = BOM + '{"task": "depth", "steps": 3}'
     assert found({INDEX: BOM + index}).card.processing_size == 160
     assert found({CARD_NAME: card}).card.steps == found({}, card).card.steps == 3
+
+
+def test_what_stable_diffusion_predicts_its_scheduler_says() -> None:
+    with pytest.raises(ModelError, match="its card says predicts 'residual', but of Stable"):
+        found({}, '{"task": "depth", "predicts": "residual"}')
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from e2eft.data.batch import Batch
 from e2eft.data.batches import TrainingBatch, collate
+from e2eft.model.backbones.sd_unet import NoiseSchedule
 from e2eft.train.objectives import DiffusionObjective
 from tests.frames import analytic_frame
 from tests.objectives import DIFFUSION, IMAGES, frames, objective_of, training
@@ -35,6 +36,13 @@ def diffusion(models: Path) -> Iterator[DiffusionObjective]:
     yield objective_of(models, objective=DIFFUSION)
 
 
+def coefficients(objective: DiffusionObjective, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Of timesteps."""
+    schedule = objective.estimator.schedule
+    assert isinstance(schedule, NoiseSchedule)
+    return schedule.coefficients(schedule.time.sigma(t))
+
+
 def asked_of(objective: DiffusionObjective, batch: Batch) -> tuple[Tensor, Tensor]:
     oracle = Oracle(torch.zeros(2, 4, 4, 5))
     objective.attach(oracle)
@@ -45,13 +53,13 @@ def asked_of(objective: DiffusionObjective, batch: Batch) -> tuple[Tensor, Tenso
 def test_diffusion_wants_v_of_the_encoded_target(diffusion: DiffusionObjective) -> None:
     batch = frames()
     latents, t = asked_of(diffusion, batch)
-    codec, schedule = diffusion.estimator.codec, diffusion.estimator.schedule
+    codec = diffusion.estimator.codec
     with torch.no_grad():
         image = codec.encode(batch.rgb)
         clean = codec.encode(diffusion.task.encode_target(batch)[0])
     assert latents.shape == (2, 8, 4, 5) and not t.is_floating_point()
     torch.testing.assert_close(latents[:, :4], image)
-    a, s = schedule.coefficients(t)
+    a, s = coefficients(diffusion, t)
     noise = (latents[:, 4:] - a * clean) / s
     # Standard noise, each frame's own.
     assert 0.7 < float(noise.std()) < 1.3 and float((noise[0] - noise[1]).abs().mean()) > 0.5
@@ -114,11 +122,11 @@ def test_latents_over_unknown_pixels_are_not_supervised(diffusion: DiffusionObje
     depth_m[:, 3, 12], valid[:, 3, 12] = torch.nan, False
     holed = replace(batch, depth_m=depth_m, valid=valid)
     latents, t = asked_of(diffusion, holed)
-    codec, schedule = diffusion.estimator.codec, diffusion.estimator.schedule
+    codec = diffusion.estimator.codec
     target, _ = diffusion.task.encode_target(holed)
     with torch.no_grad():
         clean = codec.encode(target)
-    a, s = schedule.coefficients(t)
+    a, s = coefficients(diffusion, t)
     v = a * (latents[:, 4:] - a * clean) / s - s * clean
     wrong = v.clone()
     # Pixel (3, 12) lies under latent (0, 1): an error there goes unnoticed, one beside it does not.
@@ -143,7 +151,7 @@ def coarse_power(noise: str, models: Path) -> tuple[list[float], list[float]]:
     for seed in range(0, 200, 2):
         objective.loss(TrainingBatch(frames(), [seed, seed + 1]))
         latents, t = oracle.asked[-1]
-        a, s = objective.estimator.schedule.coefficients(t)
+        a, s = coefficients(objective, t)
         means = ((latents[:, 4:] - a * clean) / s).mean((2, 3))
         for timestep, power in zip(t.tolist(), 20 * means.square().mean(1), strict=True):
             (late if timestep >= 500 else early).append(float(power.detach()))
@@ -195,6 +203,6 @@ def test_images_are_denoised_from_themselves(models: Path) -> None:
     with torch.no_grad():
         clean = objective.estimator.codec.encode(frames().rgb)
     assert latents.shape == clean.shape
-    a, s = objective.estimator.schedule.coefficients(t)
+    a, s = coefficients(objective, t)
     noise = (latents - a * clean) / s
     assert 0.7 < float(noise.std()) < 1.3

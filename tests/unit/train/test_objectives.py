@@ -103,8 +103,7 @@ def test_end_to_end_is_one_step_decoded_under_the_tasks_loss(models: Path) -> No
     batch, estimator = frames(), objective.estimator
     with torch.no_grad():
         image_latent = estimator.codec.encode(batch.rgb)
-        asked = torch.cat([image_latent, torch.zeros_like(image_latent)], dim=1)
-        v = estimator.denoise(asked, torch.full((2,), 999))
+        v = estimator.denoise(image_latent, torch.zeros_like(image_latent), torch.ones(2))
         image = estimator.codec.decode(-0.9976671 * v)
         wanted = objective.task.loss(objective.task.decode(image), batch)
         torch.testing.assert_close(objective.loss(training(batch)), wanted, rtol=1e-4, atol=1e-5)
