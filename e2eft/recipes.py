@@ -297,6 +297,14 @@ EVALUATE: dict[str, Recipe] = {
         "Labels that are disparity, as Lotus and Depth Anything score them.",
         _evaluate("depth", "least-squares-disparity"),
     ),
+    "least-squares-log-depth": (
+        "Depth of models of log depth: fitted to its logarithm.",
+        _evaluate("depth", "least-squares-log-depth"),
+    ),
+    "least-squares-own-space": (
+        "Depth fitted in whatever space a model predicts it in.",
+        _evaluate("depth", "least-squares-own-space"),
+    ),
     "ransac-log-depth": (
         "Depth as Pixel-Perfect Depth scores it: RANSAC to log depth.",
         _evaluate("depth", "ransac-log-depth"),

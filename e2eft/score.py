@@ -12,6 +12,7 @@ from e2eft import evaluate, label
 from e2eft.artifacts import Artifact
 from e2eft.config import EvaluateConfig, LabelConfig
 from e2eft.extras import require_extra
+from e2eft.labels.index import LabelIndex
 from e2eft.model.card import given_card
 from e2eft.model.hub import ModelError, hub_id
 from e2eft.model.pinned import pin_model
@@ -45,6 +46,10 @@ def _label_and_score(config: EvaluateConfig) -> Artifact:
         return place.finished
     with tempfile.TemporaryDirectory(prefix="e2eft-label-") as scratch:
         jobs = label.open_all(labelling(config), Path(scratch))
+        for job in jobs:
+            evaluate.require_scored(
+                config, job.codec.kind if isinstance(job, label.Opened) else LabelIndex(job).kind
+            )
         with place.take() as claim:
             if claim.finished:
                 return claim.finished

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 A = TypeVar("A")
 """An array or tensor of floats."""
 
+NEGLIGIBLE_M = 1e-3
 SMALLEST = 1e-9
 """In place of values of no depth (zero, or below it) where a space is left for depth."""
 
@@ -31,8 +32,8 @@ class _Space:
     task: ClassVar[str] = "depth"
     nearest_is_least: ClassVar[bool] = True
     """Whether values grow with depth."""
-    values: ClassVar[str]
-    """What labels call what they are affine in."""
+    space: ClassVar[str]
+    """See `values`."""
 
     low: float = 0.02
     high: float = 0.98
@@ -40,6 +41,11 @@ class _Space:
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(f"low {self.low:g}, high {self.high:g}: expected 0 <= low < high <= 1")
+
+    @property
+    def values(self) -> str:
+        """What labels call what they are affine in."""
+        return self.space
 
     @property
     def ends(self) -> str:
@@ -60,7 +66,7 @@ class _Space:
 class LinearDepth(_Space):
     """Depth itself: the paper's and Marigold v1's."""
 
-    values: ClassVar[str] = "linear-depth"
+    space: ClassVar[str] = "linear-depth"
     kind: Literal["linear"] = "linear"
 
     def of_depth(self, depth_m: A) -> A:
@@ -77,7 +83,7 @@ class LogDepth(_Space):
     """The natural logarithm of depth + eps_m: near and far errors weigh by their ratio. Marigold V2
     (arXiv 2609.08084) has 1e-6; eps_m of metres spends less of the range on what is very near."""
 
-    values: ClassVar[str] = "log-depth"
+    space: ClassVar[str] = "log-depth"
     kind: Literal["log"] = "log"
     eps_m: float = 1e-6
 
@@ -85,6 +91,11 @@ class LogDepth(_Space):
         super().__post_init__()
         if not 0 <= self.eps_m < float("inf"):
             raise ValueError(f"eps_m {self.eps_m:g}: expected metres, 0 or more")
+
+    @property
+    def values(self) -> str:
+        """With an eps_m of more than a millimetre it is no longer the logarithm of depth."""
+        return self.space if self.eps_m <= NEGLIGIBLE_M else f"shifted-{self.space}"
 
     def of_depth(self, depth_m: A) -> A:
         """As of `LinearDepth`."""
@@ -99,7 +110,7 @@ class LogDepth(_Space):
 class Disparity(_Space):
     """1 / depth: nearly all of the range is spent on what is near."""
 
-    values: ClassVar[str] = "disparity"
+    space: ClassVar[str] = "disparity"
     nearest_is_least: ClassVar[bool] = False
     kind: Literal["disparity"] = "disparity"
 
@@ -116,7 +127,7 @@ class Disparity(_Space):
 class SqrtDisparity(_Space):
     """1 / sqrt(depth): between log depth and disparity."""
 
-    values: ClassVar[str] = "sqrt-disparity"
+    space: ClassVar[str] = "sqrt-disparity"
     nearest_is_least: ClassVar[bool] = False
     kind: Literal["sqrt-disparity"] = "sqrt-disparity"
 

@@ -11,7 +11,7 @@ import tests.shapes  # noqa: F401  (by its name below)
 
 CHECKED = (
     "e2eft.geometry", "e2eft.metrics", "e2eft.tasks", "e2eft.data.batch", "e2eft.data.transforms",
-    "e2eft.data.sample", "e2eft.images.resize", "e2eft.model.prediction", "e2eft.model.codec",
+    "e2eft.data.sample", "e2eft.images.resize", "e2eft.model.normalization",
 )  # fmt: skip
 """Modules whose annotations of shapes and types are checked at every call, in this process."""
 install_import_hook(CHECKED, "tests.shapes.checked")

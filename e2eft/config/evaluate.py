@@ -25,6 +25,8 @@ ProtocolName = Literal[
     "least-squares-depth",
     "least-squares-depth-lapis",
     "least-squares-disparity",
+    "least-squares-log-depth",
+    "least-squares-own-space",
     "ransac-log-depth",
     "per-image-mean",
     "pooled-pixels",

@@ -140,6 +140,8 @@ class Source(Config):
 
     datasets: ClassVar[tuple[Dataset, ...]]
     """What a configuration of this class may be of."""
+    extra: ClassVar[str] = "datasets"
+    """The extra whose packages read it; see `e2eft.extras`."""
     places: ClassVar[tuple[str, ...]] = ()
     """Fields that hold paths or URIs, or None."""
 

@@ -23,6 +23,7 @@ class SyntheticSource(Source):
     """Scenes rendered with Mitsuba 3: a pure function of these fields."""
 
     datasets = tuple(SYNTHETIC.values())
+    extra = "render"
 
     kind: Annotated[ByRecipe[Literal["synthetic"]], RESULT] = "synthetic"
     family: Annotated[ByRecipe[Family], RESULT]

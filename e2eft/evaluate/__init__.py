@@ -1,6 +1,6 @@
 """Scores: label artifacts against shards with ground truth, and whether two of them differ."""
 
-from e2eft.evaluate.pairing import processing_of
+from e2eft.evaluate.pairing import processing_of, require_scored
 from e2eft.evaluate.scores import PrimaryScore, paired_difference, primary_score, read_table
 from e2eft.evaluate.stage import as_found, look_at, run, say_finished, score
 from e2eft.evaluate.tables import comparison_table, differences_table
@@ -17,6 +17,7 @@ __all__ = [
     "processing_of",
     "read_table",
     "register",
+    "require_scored",
     "run",
     "say_finished",
     "score",

@@ -120,7 +120,8 @@ def score_frame(
     job: Job, pair: Pair, sample: Sample, label: dict[str, Any] | None
 ) -> dict[str, Any]:
     """One row of the table: scores, or the reason why there are none."""
-    protocol, frame, size = job.protocol, sample, sample.size
+    protocol, frame = job.protocol.reading(pair.labels.depth_target), sample
+    size = sample.size
     row = empty_row(protocol) | {
         "dataset": pair.dataset,
         "key": sample.key,

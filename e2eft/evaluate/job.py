@@ -130,6 +130,7 @@ def draw_panel(
     Args:
         label: the row of its label.
     """
+    protocol = protocol.reading(pair.labels.depth_target)
     part, group, offset = pair.shards.locate(row["row"])
     frame = decode_row(pair.shards.read_group(part, group)[offset])
     sample = protocol.view(frame)

@@ -46,22 +46,24 @@ def sizes_of(config: EvaluateConfig, *, unrecorded: bool = False) -> tuple[int |
 
     Args:
         unrecorded: as it was for evaluations that do not say.
-
-    Raises:
-        ValueError: if the protocol does not score what models predict.
     """
     sources = [source_of(load_artifact(absolute(data), SHARDS)) for data in config.data]
     protocol = protocol_of(config, sources)
-    if (predicted := label_codec(config.task).kind) not in protocol.kinds:
+    once = _ONCE if unrecorded else {}
+    return tuple(
+        once.get((protocol.name, source), protocol.processing_px(source)) for source in sources
+    )
+
+
+def require_scored(config: EvaluateConfig, predicted: str) -> None:
+    """Raises ValueError if the protocol does not score labels of the kind that --model predicts."""
+    protocol = protocol_of(config)
+    if predicted not in protocol.kinds:
         raise ValueError(
             f"{protocol.name} scores {' or '.join(protocol.kinds)}, but --model predicts "
             f"{predicted}; use another protocol, or give --labels that are "
             f"{' or '.join(protocol.kinds)}"
         )
-    once = _ONCE if unrecorded else {}
-    return tuple(
-        once.get((protocol.name, source), protocol.processing_px(source)) for source in sources
-    )
 
 
 def protocol_for(config: EvaluateConfig, data: Sequence[ShardIndex]) -> ScoringProtocol:

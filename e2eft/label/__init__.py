@@ -18,7 +18,7 @@ nor Ray.
 """
 
 from e2eft.label.job import open_all, run, run_all, run_opened
-from e2eft.label.opening import LabelError
+from e2eft.label.opening import LabelError, Opened
 from e2eft.label.told import too_many_rejected
 
-__all__ = ["LabelError", "open_all", "run", "run_all", "run_opened", "too_many_rejected"]
+__all__ = ["LabelError", "Opened", "open_all", "run", "run_all", "run_opened", "too_many_rejected"]

@@ -14,8 +14,6 @@ from e2eft.label.graph import label_parts
 from e2eft.label.opening import GALLERY, Opened, freeze, located, open_job, require_possible
 from e2eft.label.told import say_changes, say_retry, summary
 from e2eft.labels.index import LabelIndex, committed_parts
-from e2eft.tasks import label_codec
-from e2eft.tasks.labels import LabelCodec
 from e2eft.tracking import Run, complete_run, start_run
 
 
@@ -30,13 +28,8 @@ class Job:
         self.config, self.model, self.number = opened.config, opened.model, number
         self.claim, self.store = claim, claim.store
         self.again = claim.finished
-        self.target = opened.target
+        self.target, self.codec = opened.target, opened.codec
         self.corpus = freeze(opened, claim)
-
-    @property
-    def codec(self) -> LabelCodec:
-        """What its labels are."""
-        return label_codec(self.config.task, self.model.card.depth_target)
 
     @property
     def work(self) -> Work:

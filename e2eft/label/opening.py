@@ -29,7 +29,8 @@ from e2eft.label.graph import reserved
 from e2eft.label.sampling import LabelError, filled_in, target_of, tell_if_mirrored
 from e2eft.labels.index import KIND
 from e2eft.storage import Store, absolute, on_this_disk, open_store
-from e2eft.tasks import label_codecs
+from e2eft.tasks import label_codec, label_codecs
+from e2eft.tasks.labels import LabelCodec
 from e2eft.tracking import check_tracking, download_model, is_registry_uri
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class Opened:
     model: PinnedModel
     corpus: Corpus
     target: str
+
+    @property
+    def codec(self) -> LabelCodec:
+        """What its labels are."""
+        return label_codec(self.config.task, self.model.card.depth_target)
 
     @property
     def is_retry(self) -> bool:

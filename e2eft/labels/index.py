@@ -28,7 +28,7 @@ from e2eft.artifacts import Artifact, ArtifactError, Parent, load_artifact, sha2
 from e2eft.errors import DamagedError
 from e2eft.images.npy import decode_npy
 from e2eft.storage import Store
-from e2eft.targets import LINEAR, target_of
+from e2eft.targets import LINEAR, DepthTarget, target_of
 from e2eft.tasks import label_codec, label_codecs
 from e2eft.tasks.labels import LabelCodec
 
@@ -125,6 +125,11 @@ class LabelIndex:
         """
         said = self.artifact.details.get("depth_target")
         return label_codec(self.task, target_of(said) if said else LINEAR)
+
+    @property
+    def depth_target(self) -> DepthTarget:
+        """What labels of depth are affine in."""
+        return self.codec.depth_target
 
     @property
     def uri(self) -> str:

@@ -19,6 +19,7 @@ from e2eft.images.npy import decode_npy
 from e2eft.labels.index import OK, blank_row
 from e2eft.storage import MissingError, Store, open_store
 from e2eft.storage.base import Found
+from e2eft.targets import LINEAR, DepthTarget, Disparity, LogDepth, SqrtDisparity
 from e2eft.tasks import label_codec
 from e2eft.tasks.labels import LabelCodec
 
@@ -56,7 +57,14 @@ class LabelTree:
     @property
     def codec(self) -> LabelCodec:
         """What the labels are."""
-        return label_codec(self.task)
+        return label_codec(self.task, self.depth_target)
+
+    @property
+    def depth_target(self) -> DepthTarget:
+        """What labels of depth are affine in; nothing is added to other programs' depth before its
+        logarithm is taken."""
+        known = (LINEAR, LogDepth(eps_m=0.0), Disparity(), SqrtDisparity())
+        return next((t for t in known if label_codec(self.task, t).kind == self.kind), LINEAR)
 
     def _files(self) -> dict[str, Found]:
         """By relative path. Not kept: this object goes to every task that reads labels."""

@@ -1,4 +1,4 @@
-"""What is used of diffusers and transformers."""
+"""What Stable Diffusion's models use of diffusers and transformers."""
 
 from e2eft.imports import uncollected
 

@@ -1,7 +1,7 @@
 """How the latents of a VAE become what a denoiser takes, and back: pure functions."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional
 Latent = Float[Tensor, "n c h w"]
 
 
+@runtime_checkable
 class Normalizer(Protocol):
     """`denormalize` undoes `normalize` but for rounding. Precision and device stay the latent's."""
 

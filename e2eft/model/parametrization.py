@@ -7,7 +7,7 @@ The clean latent is fp32 whatever the output's precision: a of Stable Diffusion'
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +28,7 @@ class Point:
     image: Latent | None = None
 
 
+@runtime_checkable
 class Parametrization(Protocol):
     """One meaning of an output."""
 

@@ -52,12 +52,15 @@ class PinnedModel:
 
 
 def model_files(source: ModelSource) -> dict[str, Path]:
-    """Every file that loading a local model may read, by its path in a folder of its own.
+    """Every file that loading a local model may read, by its path in a folder of its own; none if
+    it is not on this machine.
 
     Raises:
         StorageError: for links that lead nowhere or in circles, and folders that may not be read.
     """
     files: dict[str, Path] = {}
+    if not Path(source.root).is_dir():
+        return files
     taken = layout(source.backbone)
     for component in taken.components:
         root = Path(source.of(component)["pretrained_model_name_or_path"])

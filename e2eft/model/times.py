@@ -6,7 +6,7 @@ at all: 999 in bf16 is 1000.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 Sigma = Float[Tensor, " n"]
 
 
+@runtime_checkable
 class TimeConvention(Protocol):
     """How a denoiser counts time."""
 

@@ -35,6 +35,7 @@ from e2eft.data.shards import (
 )
 from e2eft.data.survey import Survey, merged, planned_line, report_page
 from e2eft.datasets import FrameSource, located, open_source
+from e2eft.extras import require_extra
 from e2eft.prepare.config import PrepareConfig
 from e2eft.prepare.inputs import inputs_of
 from e2eft.prepare.parts import (
@@ -76,6 +77,7 @@ def run(config: PrepareConfig) -> Artifact:
     Raises:
         ValueError: (and its subclasses) for what the user can correct, or too many rejected frames.
     """
+    require_extra(config.source.extra, "preparing these shards")
     places = {"out": absolute(config.out), "source": located(config.source)}
     config, codec = _with_vae(config.model_copy(update=places))
     store = open_store(config.out)

@@ -67,6 +67,11 @@ class LabelCodec(ABC):
         return self.stated
 
     @property
+    def exported(self) -> str:
+        """What is lost where the task's pipeline of diffusers reads a model; "" if nothing."""
+        return ""
+
+    @property
     def kind(self) -> str:
         """What the numbers are, in one word."""
         return self.conventions["kind"]

@@ -396,6 +396,8 @@ def _commit(config: TrainConfig, claim: Claim, run: Run) -> Artifact:
         raise TrainingError(
             f"training ended without writing a model to {config.out}/{MODEL_FOLDER}"
         ) from None
+    if lost := label_codec(config.task, config.depth_target).exported:
+        print(f"the trained model: {lost}")
     return claim.commit(
         files=[FileEntry(**entry) for entry in exported["files"]],
         counts={"optimizer_steps": config.schedule.max_steps},

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from e2eft import cli, recipes, score
 from e2eft.artifacts import MANIFEST
 from e2eft.config import EvaluateConfig, LabelConfig, TrainConfig
 from e2eft.config.base import Config, configs_of
+from e2eft.losses import AffineInvariant, GradientMatching
 from e2eft.prepare import PrepareConfig
 from e2eft.storage import LocalStore
+from e2eft.targets import LogDepth
 from tests.artifacts import write_artifact
 from tests.frames import write_analytic_shards
 from tests.labelling import label_config, write_model
@@ -380,6 +383,41 @@ def test_a_base_that_is_no_model_is_named_and_the_folder_stays_free(
     argv = [*train_argv(data, tmp_path / "out"), "--base", base]
     assert said in refusal("train", argv, capsys, cli.STAGE_ERROR)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_target_and_losses_are_chosen_in_a_word_each() -> None:
+    config = cli.parse(
+        "train",
+        ["tiny-depth", *REQUIRED["train"], "--target", "log:eps_m=0.01,high=0.99",
+         "--loss", "affine-invariant", "--loss", "gradient-matching:weight=0.5"],
+    )  # fmt: skip
+    assert isinstance(config, TrainConfig)
+    assert config.depth_target == LogDepth(eps_m=0.01, high=0.99)
+    assert config.losses == (AffineInvariant(), GradientMatching(weight=0.5))
+    assert config.identity()["depth_target"] == "log:high=0.99,eps_m=0.01"
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "said"),
+    [
+        ("tiny-depth", "--target metres", "'metres' is none of linear, log, disparity, sqrt-disp"),
+        ("tiny-depth", "--target log:eps=1", "log has no setting 'eps'; they are low, high, eps_m"),
+        ("tiny-depth", "--target log:eps_m=-1", "eps_m -1: expected metres, 0 or more"),
+        ("tiny-depth", "--loss log-space:weight=0", "weight 0: expected a positive number"),
+        ("tiny-depth", "--loss angular", "--loss angular is one of normals, not of depth"),
+        ("tiny-normals", "--loss log-space", "--loss log-space is one of depth, not of normals"),
+        ("tiny-normals", "--target log", "--target log is one of depth, not of normals"),
+    ],
+)
+def test_what_is_no_target_or_no_loss_of_the_task_is_named(
+    recipe: str, flags: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        cli.parse("train", [recipe, *REQUIRED["train"], *flags.split()])
+    assert refused.value.code == cli.USAGE_ERROR
+    printed = capsys.readouterr()
+    assert said in " ".join(re.sub("[│╭╮╰╯─]", " ", printed.out + printed.err).split())
 
 
 def test_a_registered_model_can_be_scored_and_registered_again(

@@ -15,6 +15,8 @@ from e2eft.evaluate.protocols.depth import (
     DepthProtocol,
     LeastSquaresDepth,
     LeastSquaresDisparity,
+    LeastSquaresLogDepth,
+    LeastSquaresOwnSpace,
     RansacLogDepth,
 )
 from e2eft.evaluate.protocols.normals import NormalsProtocol, PerImageMean, PooledPixels
@@ -25,6 +27,8 @@ __all__ = [
     "Departure",
     "LeastSquaresDepth",
     "LeastSquaresDisparity",
+    "LeastSquaresLogDepth",
+    "LeastSquaresOwnSpace",
     "Means",
     "Metric",
     "PerImageMean",

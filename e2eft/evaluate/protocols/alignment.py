@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from e2eft.geometry.depth import align_scale_shift
+from e2eft.targets import DepthTarget
 
 MIN_DISPARITY = 1e-3
 """1/m; aligned disparities are raised to this before they become depths."""
@@ -51,6 +52,19 @@ def by_least_squares(
     cut = np.s_[:, columns]
     scale, shift = scale_and_shift(prediction[cut], target_m[cut], scored[cut])
     return scale * prediction.astype(np.float64) + shift
+
+
+def in_space(
+    target: DepthTarget,
+    prediction: np.ndarray,
+    target_m: np.ndarray,
+    scored: np.ndarray,
+    columns: np.ndarray,
+) -> np.ndarray:
+    """Depth in metres, the prediction being affine in a target's values."""
+    values = target.of_depth(np.where(scored, target_m, 1).astype(np.float64))
+    with np.errstate(over="ignore"):  # far beyond any range, to which it is clipped
+        return target.to_depth(by_least_squares(prediction, values, scored, columns))
 
 
 def by_disparity(

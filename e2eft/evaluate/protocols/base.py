@@ -17,6 +17,7 @@ from PIL import Image
 from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
 from e2eft.datasets import DepthRules, NormalsRules, dataset_of
+from e2eft.targets import DepthTarget
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class ScoringProtocol(Protocol):
     """Kinds of label that it can score."""
     upside_down: ClassVar[tuple[str, str]]
     """What `is_inverted` says of an image, and the --labels-kind that such predictions may be."""
+    is_published: ClassVar[bool]
+    """Whether there are published scores under it; else it is for comparing models of one's own."""
     least_pixels: ClassVar[int]
     """An image with fewer scored pixels gets no score."""
     statistics: ClassVar[dict[str, type]]
@@ -99,6 +102,10 @@ class ScoringProtocol(Protocol):
     @classmethod
     def rules(cls, source: str) -> DepthRules | NormalsRules | None:
         """What the protocol says of a dataset, if it does."""
+        ...
+
+    def reading(self, target: DepthTarget) -> Self:
+        """The same for labels of depth that are affine in this."""
         ...
 
     @property

@@ -24,10 +24,12 @@ from e2eft.metrics.boundaries import (
     soft_edge_error,
 )
 from e2eft.metrics.depth import MIN_ALIGNED_DEPTH_M, capped_inverse_rmse, depth_errors
+from e2eft.targets import LINEAR, DepthTarget, LogDepth
 from e2eft.tasks.depth.task import MIN_DEPTH_M
 from e2eft.views.sheets import depth_panel
 
 SEE_WINDOW_PX = 3
+LOG = LogDepth(eps_m=0.0)
 INVERSE_FLOOR = 1e-3
 """Of datasets without rules, `DepthRules.inverse_floor_m` as a part of the range."""
 DEPTH_METRICS = {
@@ -70,6 +72,7 @@ class DepthProtocol:
     kinds: ClassVar[tuple[str, ...]] = ("affine_depth",)
     ratio_eps_m: ClassVar[float] = 0.0
     task: ClassVar[str] = "depth"
+    is_published: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "abs_rel"
     printed: ClassVar[tuple[str, ...]] = ("abs_rel", "delta1")
     upside_down: ClassVar[tuple[str, str]] = ("far is near", "disparity")
@@ -149,6 +152,9 @@ class DepthProtocol:
         truth = self.space(sample.depth_m[fitted].astype(np.float64))
         return bool((predicted - predicted.mean()) @ (truth - truth.mean()) < 0)
 
+    def reading(self, target: DepthTarget) -> Self:
+        return self
+
     def space(self, depth_m: np.ndarray) -> np.ndarray:
         """What the prediction is fitted to: depth, or another function of it."""
         return depth_m
@@ -211,10 +217,16 @@ class LeastSquaresProtocol(DepthProtocol):
     fit: ClassVar[Callable[..., np.ndarray]]
     """(prediction, truth, scored, columns) to metres; see `alignment`."""
 
+    def in_metres(
+        self, prediction: np.ndarray, target_m: np.ndarray, scored: np.ndarray, columns: np.ndarray
+    ) -> np.ndarray:
+        """float64 `[h w]` metres before the clip."""
+        return type(self).fit(prediction, target_m, scored, columns)
+
     def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
         rules = self.rules_of(sample.source)
         columns = alignment.fit_columns(sample.size, rules.fit_longest_px)
-        depth_m = type(self).fit(prediction, sample.depth_m, self.scored(sample), columns)
+        depth_m = self.in_metres(prediction, sample.depth_m, self.scored(sample), columns)
         clipped = np.clip(depth_m, rules.min_depth_m, rules.max_depth_m)
         return np.maximum(clipped, MIN_ALIGNED_DEPTH_M)
 
@@ -285,6 +297,53 @@ class LeastSquaresDisparity(LeastSquaresProtocol):
         if values.min() == values.max():
             return f"every scored pixel that is positive is {values[0]:g}"
         return ""
+
+
+class LeastSquaresLogDepth(LeastSquaresProtocol):
+    """``least-squares-log-depth``: fitted to the logarithm of depth, as models of log depth are
+    meant; otherwise as `LeastSquaresDepth`."""
+
+    name = "least-squares-log-depth"
+    rules_like = LeastSquaresDepth.name
+    kinds = ("affine_log_depth",)
+    is_published = False
+
+    def space(self, depth_m: np.ndarray) -> np.ndarray:
+        return LOG.of_depth(depth_m)
+
+    def in_metres(
+        self, prediction: np.ndarray, target_m: np.ndarray, scored: np.ndarray, columns: np.ndarray
+    ) -> np.ndarray:
+        return alignment.in_space(LOG, prediction, target_m, scored, columns)
+
+
+@dataclass(frozen=True)
+class LeastSquaresOwnSpace(LeastSquaresProtocol):
+    """``least-squares-own-space``: fitted to what the labels say that they are affine in, whatever
+    that is; otherwise as `LeastSquaresDepth`. So models of different targets are each scored in the
+    space in which they were trained: part of what a target gains in other protocols is their fit.
+    """
+
+    target: DepthTarget = LINEAR
+
+    name: ClassVar[str] = "least-squares-own-space"
+    rules_like: ClassVar[str] = LeastSquaresDepth.name
+    kinds: ClassVar[tuple[str, ...]] = (
+        "affine_depth", "affine_log_depth", "affine_shifted_log_depth", "affine_disparity",
+        "affine_sqrt_disparity",
+    )  # fmt: skip
+    is_published: ClassVar[bool] = False
+
+    def reading(self, target: DepthTarget) -> Self:
+        return replace(self, target=target)
+
+    def space(self, depth_m: np.ndarray) -> np.ndarray:
+        return self.target.of_depth(depth_m)
+
+    def in_metres(
+        self, prediction: np.ndarray, target_m: np.ndarray, scored: np.ndarray, columns: np.ndarray
+    ) -> np.ndarray:
+        return alignment.in_space(self.target, prediction, target_m, scored, columns)
 
 
 class RansacLogDepth(DepthProtocol):

@@ -19,6 +19,7 @@ from e2eft.evaluate.protocols.pooling import angle_histogram, pooled_over_pixels
 from e2eft.geometry.direction import median_direction
 from e2eft.geometry.normals import angular_error
 from e2eft.metrics.normals import angular_summary
+from e2eft.targets import DepthTarget
 from e2eft.views.sheets import normals_panel
 
 NORMALS_METRICS = {
@@ -45,6 +46,7 @@ class NormalsProtocol:
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]] = ("normals",)
     task: ClassVar[str] = "normals"
+    is_published: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "mean_deg"
     printed: ClassVar[tuple[str, ...]] = ("mean_deg", "pct_11_25")
     upside_down: ClassVar[tuple[str, str]] = ("", "")
@@ -58,6 +60,9 @@ class NormalsProtocol:
         cls, config: EvaluateConfig, sources: Sequence[str], departures: tuple[Departure, ...]
     ) -> Self:
         return cls(departures)
+
+    def reading(self, target: DepthTarget) -> Self:
+        return self
 
     @classmethod
     def rules(cls, source: str) -> NormalsRules | None:

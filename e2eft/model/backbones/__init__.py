@@ -1,7 +1,8 @@
 """Backbones: a denoiser with all that it needs, each behind the protocols of `base`.
 
-A backbone has a name, say `unet`, and two modules here: `unet_layout`, which says what its folders
-are and needs no torch, and `unet`, which loads and computes. They are imported when needed.
+A backbone has a name, say `sd_unet`, and two modules here: `sd_unet_layout`, which says what its
+folders are and needs no torch, and `sd_unet`, which loads and computes. They are imported when they
+are needed. docs/extending/backbone.md says how to add one.
 """
 
 import json

@@ -29,10 +29,10 @@ class Recognized:
     """A model that is taken.
 
     what: the layout, for a person. card: its own, one that was given, or what the layout implies.
-    in_channels: of latents that its denoiser takes beside and on top of each other. sees_image:
-    whether that has room for an image's latent beside the target's. timesteps: the most steps it
-    can be run in. backbone: its name in the table of backbones. note: what a person must know of a
-    card that was implied; "" if there is one.
+    in_channels: of latents, that its denoiser takes. sees_image: whether it is given an image's
+    latent beside the target's. timesteps: the most steps it can be run in. backbone: its name in
+    the table of backbones. note: what a person must know of a card that was implied; "" if there is
+    one.
     """
 
     what: str

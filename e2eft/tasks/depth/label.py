@@ -55,6 +55,16 @@ class DepthLabels(LabelCodec):
         }
         return self.stated | other | said
 
+    @property
+    def exported(self) -> str:
+        if self.depth_target.kind == LINEAR.kind:
+            return ""
+        values = self.depth_target.values.replace("-", " ")
+        return (
+            "diffusers' MarigoldDepthPipeline gives the same numbers but takes them for depth; "
+            f"they are affine in {values}, as e2eft.json says"
+        )
+
     def encode(self, label: np.ndarray, text: dict[str, str]) -> bytes:
         assert np.isfinite(label).all()
         codes = np.empty(label.shape, np.uint16)

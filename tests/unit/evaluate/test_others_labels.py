@@ -185,9 +185,9 @@ def test_disparity_is_scored_as_disparity_only(
     as_depth = config.model_copy(update={"labels_kind": "depth", "out": str(tmp_path / "d")})
     with pytest.raises(ArtifactError, match=r"holds affine_depth; least-squares-disparity scores"):
         evaluate.run(as_depth, [str(tree)])
-    model = config.model_copy(update={"model": "tiny-marigold-depth", "labels": ()})
     with pytest.raises(ValueError, match=r"scores affine_disparity, but --model predicts affine_d"):
-        evaluate.processing_of(model)
+        evaluate.require_scored(config, "affine_depth")
+    evaluate.require_scored(config, "affine_disparity")
 
 
 def test_log_depth_is_what_the_ransac_protocol_is_made_for(
