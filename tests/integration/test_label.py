@@ -49,7 +49,7 @@ def depth_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("depth"), "depth")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_nasty_image_is_labelled_right_or_rejected_with_a_reason(
     ray_access: Access,
     depth_model: Path,
@@ -87,7 +87,7 @@ def test_every_nasty_image_is_labelled_right_or_rejected_with_a_reason(
     assert "26/26 images" in printed and "decode_bomb: more pixels than --max-pixels" in printed
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.deep
 def test_an_image_that_kills_its_process_is_rejected(
     ray_access: Access, depth_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -100,7 +100,7 @@ def test_an_image_that_kills_its_process_is_rejected(
     assert "2 images are left of parts during which a process died 3 times" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_stops_a_worker_is_said_in_one_line(
     ray_access: Access, depth_model: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +110,7 @@ def test_what_stops_a_worker_is_said_in_one_line(
         label.run(label_config(images, tmp_path / "out", depth_model))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.deep
 def test_an_actor_that_cannot_load_its_model_says_so_in_one_line(
     ray_access: Access, depth_model: Path, tmp_path: Path
@@ -145,7 +145,7 @@ def dies(row: dict[str, Any]) -> list[dict[str, Any]]:
     os._exit(70)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.deep
 def test_work_that_its_process_does_not_survive_is_not_tried_for_ever(ray_access: Access) -> None:
     import ray.data
@@ -163,7 +163,7 @@ class DiesAtItsStart:
         return table
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.deep
 def test_an_actor_that_does_not_survive_its_start_is_not_started_for_ever(
     ray_access: Access,
@@ -177,7 +177,7 @@ def test_an_actor_that_does_not_survive_its_start_is_not_started_for_ever(
         list(raise_carried(made.iter_rows()))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.deep
 def test_errors_of_workers_keep_their_types_through_actors_and_blocks(
     ray_access: Access,
@@ -217,7 +217,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.deep
 @pytest.mark.slow
 def test_a_killed_job_run_again_finishes_the_rest(
