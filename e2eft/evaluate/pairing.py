@@ -180,11 +180,16 @@ def check_pair(pair: Pair, protocol: ScoringProtocol) -> None:
 
 
 def how_made(labels: LabelIndex | LabelTree) -> dict[str, Any]:
-    """With which steps and at which size a model made labels; nothing of other programs' files."""
+    """What labels are affine in, with which steps and at which size a model made them; nothing of
+    other programs' files."""
     if not isinstance(labels, LabelIndex):
         return {}
     details = labels.artifact.details
-    return {name: details[name] for name in ("sampling", "processing_size") if name in details}
+    return {
+        name: details[name]
+        for name in ("depth_target", "sampling", "processing_size")
+        if name in details
+    }
 
 
 def note_how_made(

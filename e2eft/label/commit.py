@@ -120,8 +120,7 @@ def _details(job: Job, outcomes: dict[str, dict[str, int]]) -> dict[str, Any]:
         "label_schema_version": LABEL_SCHEMA_VERSION,
         "task": config.task,
         "target": job.target,
-        **job.codec.conventions,
-        "depth_target": job.codec.depth_target.as_json(),
+        **job.codec.details,
         "frame": "upright",
         "model": {
             "name": job.model.name,

@@ -67,6 +67,11 @@ class LabelCodec(ABC):
         return self.stated
 
     @property
+    def details(self) -> dict[str, Any]:
+        """The same for the manifest, as data where text is none."""
+        return dict(self.conventions)
+
+    @property
     def exported(self) -> str:
         """What is lost where the task's pipeline of diffusers reads a model; "" if nothing."""
         return ""

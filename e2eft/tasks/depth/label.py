@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -54,6 +54,10 @@ class DepthLabels(LabelCodec):
             "convention": f"{target.ends}; linear in {values}, unknown scale and shift there",
         }
         return self.stated | other | said
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return self.conventions | {"depth_target": self.depth_target.as_json()}
 
     @property
     def exported(self) -> str:

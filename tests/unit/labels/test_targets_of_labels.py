@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from e2eft import evaluate, label
+from e2eft.evaluate.pairing import how_made
 from e2eft.labels import open_labels
 from e2eft.model.card import CARD_NAME, ModelCard, parse_card
 from e2eft.targets import LINEAR, DepthTarget, Disparity, LogDepth, SqrtDisparity, target_of
@@ -88,6 +89,7 @@ def test_labels_say_what_their_models_card_says(
     assert target_of(json.loads(text["depth_target"])) == index.depth_target
     page = labels.store.read("gallery.html").decode()
     assert "shifted log depth" in page
+    assert how_made(index)["depth_target"] == labels.details["depth_target"], "for scores"
 
 
 @pytest.mark.parametrize("protocol", ["least-squares-own-space", "least-squares-log-depth"])
