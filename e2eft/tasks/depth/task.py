@@ -93,6 +93,9 @@ class AffineInvariantDepth:
         space; of linear depth, `AffineInvariant` alone is the paper's L_D.
 
         The truth is clamped to its image's quantiles. The gradient flows through scale and shift.
+        The paper's loss does not mind a prediction that is upside down, which it fits with a
+        negative scale: of linear depth it is left so, since far is bright to an image model too.
+        All others fit such a prediction the right way round, and are the worse for it.
         """
         with torch.autocast(prediction.device.type, enabled=False):
             values, mask, low, high = self._supervised(batch)
@@ -101,6 +104,8 @@ class AffineInvariantDepth:
             low, high = low[:, None, None], high[:, None, None]
             truth = values.clamp(low, high).where(mask, 0)
             scale, shift = align_scale_shift(prediction, truth, mask)
+            if not self._is_papers:
+                scale, shift = _upright(scale, shift, prediction, mask)
             fitted = apply_scale_shift(prediction, scale, shift)
             fit = DepthFit(fitted, truth, mask, low, high, self.values.to_depth)
             return summed(self.losses, fit)
@@ -127,6 +132,10 @@ class AffineInvariantDepth:
         """One half everywhere: fitted, it is the mean of each image's values."""
         return torch.full_like(batch.depth_m, 0.5)
 
+    @property
+    def _is_papers(self) -> bool:
+        return self.values == LINEAR and self.losses == (AffineInvariant(),)
+
     def _in_range(self, batch: Batch) -> Bool[Tensor, "n h w"]:
         return batch.valid & (batch.depth_m > MIN_DEPTH_M) & (batch.depth_m < self.max_depth_m)
 
@@ -141,3 +150,15 @@ class AffineInvariantDepth:
         values = self.values.of_depth(batch.depth_m)
         low, high = quantile_range(values, in_range, self.values.low, self.values.high)
         return values, in_range & (high > low)[:, None, None], low, high
+
+
+def _upright(
+    scale: Float[Tensor, " n"],
+    shift: Float[Tensor, " n"],
+    prediction: Float[Tensor, "n h w"],
+    mask: Bool[Tensor, "n h w"],
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """The same fit, of a prediction that is upside down turned about its mean: as far from the
+    truth as it is, so that its loss falls until it is not."""
+    mean = prediction.where(mask, 0).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
+    return scale.abs(), shift + (scale - scale.abs()) * mean

@@ -70,7 +70,8 @@ def test_quantiles_are_the_targets_own() -> None:
 
 def test_losses_are_added_up_by_their_weights() -> None:
     depth_m = scene()
-    prediction = torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(1))
+    noise = torch.rand(2, 12, 16, generator=torch.Generator().manual_seed(1))
+    prediction = depth_m.nan_to_num(1) / 20 + 0.2 * noise  # the right way round
 
     def loss(*losses: AffineInvariant | GradientMatching) -> float:
         return float(get_task("depth", losses=losses).loss(prediction, batch_of(depth_m)))
@@ -79,6 +80,40 @@ def test_losses_are_added_up_by_their_weights() -> None:
     assert float(get_task("depth").loss(prediction, batch_of(depth_m))) == loss(paper)
     together = loss(paper, GradientMatching(weight=0.5))
     assert together == pytest.approx(loss(paper) + 0.5 * loss(edges))
+
+
+PAPERS = (LinearDepth(), (AffineInvariant(),))
+
+
+@pytest.mark.parametrize("losses", [(AffineInvariant(),), (ScaleNormalized(),), (LogSpace(),)])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.kind)
+def test_a_prediction_that_is_upside_down_is_turned_round(
+    target: DepthTarget, losses: tuple[AffineInvariant]
+) -> None:
+    depth_m = scene()[1:]
+    task = get_task("depth", depth_target=target, losses=losses)
+    values = target.of_depth(depth_m)
+    values = (values - values.mean()) / values.std()
+
+    def loss_of(correlation: float) -> float:
+        noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(3))
+        prediction = correlation * values + (1 - abs(correlation)) * noise
+        return float(task.loss(0.1 * prediction + 0.5, batch_of(depth_m)))
+
+    wrong, worse, right = loss_of(-0.95), loss_of(-0.6), loss_of(0.95)
+    if (target, losses) == PAPERS:
+        assert wrong == pytest.approx(right, rel=0.2), "the paper's does not mind"
+    else:
+        assert wrong > 1.5 * right and wrong > worse > right
+        noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(4))
+        prediction = (0.5 - 0.1 * values + 0.05 * noise).requires_grad_()
+        optimizer = torch.optim.Adam([prediction], lr=0.02)
+        for _ in range(150):
+            optimizer.zero_grad()
+            task.loss(prediction, batch_of(depth_m)).backward()
+            optimizer.step()
+        together = torch.stack([prediction.detach().flatten(), values.flatten()])
+        assert float(torch.corrcoef(together)[0, 1]) > 0.9
 
 
 def test_a_loss_of_another_task_is_refused() -> None:
