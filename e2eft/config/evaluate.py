@@ -32,7 +32,7 @@ ProtocolName = Literal[
     "pooled-pixels",
 ]
 """Names of the classes in `e2eft.evaluate.protocols`; of each task, the first is the default."""
-LabelsKind = Literal["depth", "disparity", "log-depth"]
+LabelsKind = Literal["depth", "disparity", "log-depth", "sqrt-disparity"]
 LabelsAxes = Literal["right-up-viewer", "left-up-viewer", "opencv"]
 
 

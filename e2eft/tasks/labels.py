@@ -130,7 +130,7 @@ class LabelCodec(ABC):
         """The kind of labels that another program wrote.
 
         Args:
-            affine_in: `depth`, `disparity` or `log-depth`: what numbers with a scale and a shift of
+            affine_in: a value of `--labels-kind`: what numbers with a scale and a shift of
                 their own are affine in.
         """
         return self.kind

@@ -11,15 +11,15 @@ from typing import get_args
 
 from e2eft.config import EvaluateConfig, ProtocolName
 from e2eft.evaluate.protocols.base import Departure, Means, Metric, ScoringProtocol
-from e2eft.evaluate.protocols.depth import (
-    DepthProtocol,
+from e2eft.evaluate.protocols.depth import DepthProtocol
+from e2eft.evaluate.protocols.least_squares import (
     LeastSquaresDepth,
     LeastSquaresDisparity,
     LeastSquaresLogDepth,
     LeastSquaresOwnSpace,
-    RansacLogDepth,
 )
 from e2eft.evaluate.protocols.normals import NormalsProtocol, PerImageMean, PooledPixels
+from e2eft.evaluate.protocols.ransac import RansacLogDepth
 from e2eft.evaluate.protocols.windows import UnfitFrameError
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""Protocols for depth in unknown scale and shift: they differ in the space of the fit, in ranges
-and in masks."""
+"""What protocols for depth in unknown scale and shift have in common: ranges, masks, errors. They
+differ in the fit: `least_squares`, `ransac`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,22 +14,16 @@ from PIL import Image
 from e2eft.config import EvaluateConfig
 from e2eft.data.sample import Sample
 from e2eft.datasets import DepthRules, dataset_of
-from e2eft.evaluate.protocols import alignment
 from e2eft.evaluate.protocols.base import Departure, Means, Metric, images_of, with_departures
 from e2eft.evaluate.protocols.means import mean_over_images
 from e2eft.evaluate.protocols.windows import in_window
-from e2eft.metrics.boundaries import (
-    boundary_f1,
-    log_fitted_soft_edge_error,
-    soft_edge_error,
-)
-from e2eft.metrics.depth import MIN_ALIGNED_DEPTH_M, capped_inverse_rmse, depth_errors
-from e2eft.targets import LINEAR, DepthTarget, LogDepth
+from e2eft.metrics.boundaries import boundary_f1, soft_edge_error
+from e2eft.metrics.depth import capped_inverse_rmse, depth_errors
+from e2eft.targets import DepthTarget
 from e2eft.tasks.depth.task import MIN_DEPTH_M
 from e2eft.views.sheets import depth_panel
 
 SEE_WINDOW_PX = 3
-LOG = LogDepth(eps_m=0.0)
 INVERSE_FLOOR = 1e-3
 """Of datasets without rules, `DepthRules.inverse_floor_m` as a part of the range."""
 DEPTH_METRICS = {
@@ -47,8 +41,6 @@ DEPTH_METRICS = {
     "boundary_f1": Metric(lower_is_better=False),
     "see3": Metric("m", decimals=3),
 }
-LOG_DEPTH_METRICS = DEPTH_METRICS | {"see3_log_fit": Metric("m", decimals=3)}
-"""With Marigold V2's SEE_3, which has an alignment of its own."""
 
 
 @dataclass(frozen=True)
@@ -209,178 +201,6 @@ class DepthProtocol:
             relative = np.abs(aligned_m - sample.depth_m) / sample.depth_m
         error = np.where(self.scored(sample), relative, np.nan)
         return depth_panel(sample.rgb, sample.depth_m, aligned_m, error, caption)
-
-
-class LeastSquaresProtocol(DepthProtocol):
-    """Scale and shift by least squares in some space, then the clip to the dataset's range."""
-
-    fit: ClassVar[Callable[..., np.ndarray]]
-    """(prediction, truth, scored, columns) to metres; see `alignment`."""
-
-    def in_metres(
-        self, prediction: np.ndarray, target_m: np.ndarray, scored: np.ndarray, columns: np.ndarray
-    ) -> np.ndarray:
-        """float64 `[h w]` metres before the clip."""
-        return type(self).fit(prediction, target_m, scored, columns)
-
-    def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
-        rules = self.rules_of(sample.source)
-        columns = alignment.fit_columns(sample.size, rules.fit_longest_px)
-        depth_m = self.in_metres(prediction, sample.depth_m, self.scored(sample), columns)
-        clipped = np.clip(depth_m, rules.min_depth_m, rules.max_depth_m)
-        return np.maximum(clipped, MIN_ALIGNED_DEPTH_M)
-
-
-class LeastSquaresDepth(LeastSquaresProtocol):
-    """``least-squares-depth``: Marigold's, GeoWizard's and arXiv 2409.11355's; fitted to metric
-    *depth*."""
-
-    name = "least-squares-depth"
-    fit = staticmethod(alignment.by_least_squares)
-
-
-class LapisLeastSquaresDepth(LeastSquaresDepth):
-    """``least-squares-depth-lapis``: Lapis's (arXiv 2608.30129, appendix B.1), Marigold's but for
-    ETH3D at 2048 x 1360 and DIODE without its depth edges; each model sees images at its own size.
-    """
-
-    name = "least-squares-depth-lapis"
-    rules_like = LeastSquaresDepth.name
-    unlike: ClassVar[dict[str, dict[str, Any]]] = {
-        "eth3d": {
-            "scored_size": (1360, 2048),
-            "remark": "the published code's way to 2048 x 1360 is not known; here it is the "
-            "nearest pixel",
-        },
-        "diode": {
-            "sobel_limit_m": 0.3,
-            "remark": "unknown depth counts as 0 in the filter that drops depth edges; what the "
-            "published code filters there is not known",
-        },
-    }
-    """What its rules for a dataset say otherwise than Marigold's."""
-
-    @classmethod
-    def rules(cls, source: str) -> DepthRules | None:
-        rules = super().rules(source)
-        return rules and replace(rules, processing_px=None, **cls.unlike.get(source, {}))
-
-
-class LeastSquaresDisparity(LeastSquaresProtocol):
-    """``least-squares-disparity``: that of Lotus's disparity models and of Depth Anything; fitted
-    to 1 / depth, and inverted.
-
-    Scores labels that are affine in disparity only: fitted to disparity, depth would come out
-    upside down.
-    """
-
-    name = "least-squares-disparity"
-    rules_like = LeastSquaresDepth.name
-    kinds = ("affine_disparity",)
-    upside_down = ("near is far", "depth")
-    fit = staticmethod(alignment.by_disparity)
-
-    def space(self, depth_m: np.ndarray) -> np.ndarray:
-        return 1 / depth_m
-
-    def fitted(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
-        return self.scored(sample) & (prediction > 0)
-
-    def why_not(self, prediction: np.ndarray, sample: Sample) -> str:
-        values = prediction[self.fitted(prediction, sample)]
-        scored = int(self.scored(sample).sum())
-        if len(values) < self.least_pixels:
-            return (
-                f"{len(values)} of {scored} scored pixels are positive, to which alone disparity "
-                f"is fitted; a fit needs {self.least_pixels}"
-            )
-        if values.min() == values.max():
-            return f"every scored pixel that is positive is {values[0]:g}"
-        return ""
-
-
-class LeastSquaresLogDepth(LeastSquaresProtocol):
-    """``least-squares-log-depth``: fitted to the logarithm of depth, as models of log depth are
-    meant; otherwise as `LeastSquaresDepth`."""
-
-    name = "least-squares-log-depth"
-    rules_like = LeastSquaresDepth.name
-    kinds = ("affine_log_depth",)
-    is_published = False
-
-    def space(self, depth_m: np.ndarray) -> np.ndarray:
-        return LOG.of_depth(depth_m)
-
-    def in_metres(
-        self, prediction: np.ndarray, target_m: np.ndarray, scored: np.ndarray, columns: np.ndarray
-    ) -> np.ndarray:
-        return alignment.in_space(LOG, prediction, target_m, scored, columns)
-
-
-@dataclass(frozen=True)
-class LeastSquaresOwnSpace(LeastSquaresProtocol):
-    """``least-squares-own-space``: fitted to what the labels say that they are affine in, whatever
-    that is; otherwise as `LeastSquaresDepth`. So models of different targets are each scored in the
-    space in which they were trained: part of what a target gains in other protocols is their fit.
-    """
-
-    target: DepthTarget = LINEAR
-
-    name: ClassVar[str] = "least-squares-own-space"
-    rules_like: ClassVar[str] = LeastSquaresDepth.name
-    kinds: ClassVar[tuple[str, ...]] = (
-        "affine_depth", "affine_log_depth", "affine_shifted_log_depth", "affine_disparity",
-        "affine_sqrt_disparity",
-    )  # fmt: skip
-    is_published: ClassVar[bool] = False
-
-    def reading(self, target: DepthTarget) -> Self:
-        return replace(self, target=target)
-
-    def space(self, depth_m: np.ndarray) -> np.ndarray:
-        return self.target.of_depth(depth_m)
-
-    def in_metres(
-        self, prediction: np.ndarray, target_m: np.ndarray, scored: np.ndarray, columns: np.ndarray
-    ) -> np.ndarray:
-        return alignment.in_space(self.target, prediction, target_m, scored, columns)
-
-
-class RansacLogDepth(DepthProtocol):
-    """``ransac-log-depth``: Pixel-Perfect Depth's (its code at 427a86f, but seeded).
-
-    Scale and shift by RANSAC to ln(depth + 1), whether the prediction is affine in that or in
-    depth; clipped to the image's own largest true depth. DIODE without its depth edges, which
-    include all that borders on unknown depth; ETH3D at 2048 x 1360, and seen by a model at a
-    longest side of 1088 pixels.
-
-    Marigold V2's is another, though its paper calls it this one: NYUv2 inside Eigen's window, ETH3D
-    seen at 1008 x 672 and brought to 2048 x 1360 by nearest neighbour, another seed. What was
-    published under it is `ransac-log-depth-marigold-v2` in `published.toml`; nothing here scores by
-    it.
-    """
-
-    name = "ransac-log-depth"
-    kinds = ("affine_depth", "affine_log_depth")
-    metrics: ClassVar[dict[str, Metric]] = LOG_DEPTH_METRICS
-    ratio_eps_m = 1e-5
-
-    def space(self, depth_m: np.ndarray) -> np.ndarray:
-        return np.log1p(depth_m)
-
-    def aligned(self, prediction: np.ndarray, sample: Sample) -> np.ndarray:
-        scored = self.scored(sample)
-        return alignment.by_ransac_in_log_depth(prediction, sample.depth_m, scored)
-
-    def edge_errors(
-        self, prediction: np.ndarray, aligned_m: np.ndarray, sample: Sample
-    ) -> dict[str, float]:
-        rules, truth_m = self.rules_of(sample.source), sample.depth_m.astype(np.float64)
-        range_m = rules.min_depth_m, rules.max_depth_m
-        see = log_fitted_soft_edge_error(
-            prediction, truth_m, self.scored(sample), SEE_WINDOW_PX, range_m
-        )
-        return super().edge_errors(prediction, aligned_m, sample) | {"see3_log_fit": see}
 
 
 def _without_edges(depth_m: np.ndarray, limit_m: float) -> np.ndarray:

@@ -17,7 +17,8 @@ from e2eft.evaluate.protocols import (
     RansacLogDepth,
     protocol_of,
 )
-from e2eft.evaluate.protocols.depth import DepthProtocol, LapisLeastSquaresDepth, _nearest
+from e2eft.evaluate.protocols.depth import DepthProtocol, _nearest
+from e2eft.evaluate.protocols.least_squares import LapisLeastSquaresDepth
 from tests.scored_frames import make_frame
 
 PROTOCOLS = (

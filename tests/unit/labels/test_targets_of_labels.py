@@ -92,6 +92,23 @@ def test_labels_say_what_their_models_card_says(
     assert how_made(index)["depth_target"] == labels.details["depth_target"], "for scores"
 
 
+def test_another_programs_sqrt_disparity_is_scored_as_what_it_is(
+    tmp_path: Path, scored_here: None
+) -> None:
+    frames = [make_frame(seed) for seed in range(2)]
+    shards = write_shards(tmp_path / "shards", frames, [2])
+    for frame in frames:
+        depth_m = np.nan_to_num(frame.depth_m, nan=9, posinf=79).clip(0.1, 79)
+        path = tmp_path / "tree" / f"{frame.key}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, (0.3 * depth_m**-0.5).astype("f4"))
+    config = config_of(
+        tmp_path / "s", "depth", [shards],
+        protocol="least-squares-own-space", labels_kind="sqrt-disparity",
+    )  # fmt: skip
+    assert evaluate.primary_score(evaluate.run(config, [str(tmp_path / "tree")])).value < 1e-4
+
+
 @pytest.mark.parametrize("protocol", ["least-squares-own-space", "least-squares-log-depth"])
 def test_log_depth_is_perfect_where_it_is_fitted_as_log_depth(
     protocol: str, tmp_path: Path, scored_here: None
