@@ -54,6 +54,16 @@ def test_eth3d_is_seen_by_a_model_at_the_protocols_size(
     assert labels.identity()["processing_px"] == []
 
 
+@pytest.mark.usefixtures("without_cluster")
+def test_a_model_that_the_protocol_does_not_score_is_refused_before_anything_is_written(
+    model: Path, eth3d: Artifact, tmp_path: Path
+) -> None:
+    config = ransac(tmp_path / "scores", model, eth3d, protocol="least-squares-disparity")
+    with pytest.raises(ValueError, match=r"scores affine_disparity, but --model predicts affine_d"):
+        score.run(config)
+    assert not (tmp_path / "scores").exists()
+
+
 def begun(config: EvaluateConfig) -> dict[str, Any]:
     """Begins scores with their first labels; the configuration that their claim holds."""
     with stage.look_at(config).take() as claim:

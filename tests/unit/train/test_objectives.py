@@ -9,6 +9,7 @@ import torch
 from e2eft.data.batch import Batch
 from e2eft.data.batches import TrainingBatch
 from e2eft.model.card import ModelCard
+from e2eft.targets import LogDepth
 from e2eft.train.objectives import (
     AutoencodingObjective,
     EndToEndObjective,
@@ -16,6 +17,8 @@ from e2eft.train.objectives import (
 )
 from tests.objectives import DIFFUSION, IMAGES, SEEDS, frames, objective_of, training
 from tests.training import blank_objective, train_config
+
+LOG = LogDepth()
 
 
 def without_truth(batch: Batch) -> Batch:
@@ -189,6 +192,14 @@ def test_the_autoencoders_scale_makes_latents_unit(models: Path) -> None:
             {"task": "depth", "initial_latent": "pyramid", "prompt_tokens": 77},
         ),
         ({"task": "normals"}, {"task": "normals", "initial_latent": "zeros"}),
+        (
+            {"depth_target": LOG.as_json()},
+            {"target": "affine-invariant log depth, 0 near 1 far", "depth_target": LOG.as_json()},
+        ),
+        (
+            {"depth_target": LOG.as_json(), "objective": DIFFUSION},
+            {"depth_target": LOG.as_json(), "initial_latent": "gaussian"},
+        ),
         ({"objective": DIFFUSION}, {"task": "depth", "initial_latent": "gaussian"}),
         ({"objective": IMAGES}, {"task": "image", "initial_latent": "none"}),
     ],
